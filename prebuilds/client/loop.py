@@ -15,7 +15,7 @@ from prebuilds.client.base import TemporalPart
 from prebuilds.client.durations import seconds_of
 from prebuilds.failures.temporal import asking_loop, no_control_worker
 from prebuilds.payloads import OperatorRequest, OrchestratorStatus, parse_input
-from prebuilds.temporal.queues import loop_is_unserved
+from prebuilds.temporal.waiting import while_served
 from prebuilds.views import LoopChange
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 
@@ -60,16 +60,17 @@ class LoopClient(TemporalPart):
             OrchestratorNotRunning: The loop is stopped, or was stopped during the wait.
             StackUnreachable: No control worker runs that could make the pass, or Temporal does not answer.
         """
-        if await loop_is_unserved(self.temporal):
-            raise no_control_worker()
+        await while_served(self.temporal, self._reconcile([str(preset) for preset in presets]), "the pass")
+
+    async def _reconcile(self, presets: list[str]) -> None:
         for _ in range(RENEWALS_MAX):
             try:
-                return await self._reconcile([str(preset) for preset in presets])
+                return await self._reconcile_in_run(presets)
             except LoopRenewed:
                 await asyncio.sleep(RENEWAL_PAUSE_S)
         raise no_control_worker("the loop has not started its new run in time")
 
-    async def _reconcile(self, presets: list[str]) -> None:
+    async def _reconcile_in_run(self, presets: list[str]) -> None:
         handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             with asking_loop():

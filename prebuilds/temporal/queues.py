@@ -10,11 +10,10 @@ from typing import Literal
 from temporalio.api.enums.v1 import TaskQueueType, WorkerVersioningMode
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue, TaskQueueVersioningInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.temporal.connecting import described
-from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
+from prebuilds.vocabulary import CONTROL_QUEUE
 
 QUERIES_AT_ONCE = 10
 PAUSED_MAX = 10
@@ -125,17 +124,6 @@ async def control_is_unserved(client: Client) -> bool:
         return bool(await queues_without_pollers(client, (CONTROL_QUEUE,), "workflow"))
     except NO_ANSWER:
         return False
-
-
-async def loop_is_unserved(client: Client) -> bool:
-    """Whether the loop's workflow runs but no control worker serves it; False when Temporal does not answer."""
-    if not await control_is_unserved(client):
-        return False
-    try:
-        found = await described(client, ORCHESTRATOR_ID)
-    except NO_ANSWER:
-        return False
-    return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
 
 async def queue_warnings(client: Client, queues: Collection[str]) -> dict[str, str]:

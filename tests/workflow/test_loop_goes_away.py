@@ -90,7 +90,7 @@ async def _start_when_draining(system: LoopOperations) -> bool:
 async def test_a_pass_that_no_worker_runs_is_told_at_once(dev: WorkflowEnvironment) -> None:
     await start_loop(dev.client)
     async with asyncio.timeout(10):  # the server itself would take half a minute
-        with pytest.raises(StackUnreachable, match="no control worker has taken up the request"):
+        with pytest.raises(StackUnreachable, match="no control worker is there for the pass"):
             await PrebuildsClient(dev.client).reconcile([UUID(int=1)])
 
 

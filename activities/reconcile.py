@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store import loop, pool, standby
 from prebuilds.store.canaries import judge_canaries, read_canaries
 from prebuilds.store.events import record_notes
-from prebuilds.store.history import check_history
+from prebuilds.store.history import compare_history, report_restored
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
 from prebuilds.store.rollouts import record_outcomes
@@ -105,9 +105,12 @@ class ReconcileActivities:
             interval_seconds: Seconds between the loop's passes, for the gauges; None when they are not known.
         """
         async with heartbeating():
-            newest = await check_history(self._engine, seen, "the loop")
             async with snapshot_transaction(self._engine) as connection:
                 snapshot = await snapshot_state(connection, self._rules)
+                history = await compare_history(connection, seen)
+            if history.lost is not None:
+                await report_restored(self._engine, f"the loop: {history.lost}", history.epoch)
+                snapshot = replace(snapshot, paused=True)
             barred = await join_organizations(self._engine, snapshot)
             plan = plan_pass(snapshot, barred)
             canaries = await read_canaries(self._engine, plan)
@@ -116,11 +119,11 @@ class ReconcileActivities:
             await judge_canaries(self._engine, canaries, self._rules)
             await record_outcomes(self._engine, judge_rollouts(plan))
             working = plan.presets_to_reconcile(PRESETS_PER_PASS_MAX)
-            number = await loop.begin_pass(self._engine, snapshot, with_work=len(working))
-            if not working:
-                await self.end_pass(number)
+            number, took = await loop.begin_pass(self._engine, snapshot, with_work=len(working))
+            if took is not None:
+                METRICS.record_pass(took)
             if plan.shares is None:
-                return Work(number, working, paused=plan.paused, seen=newest, paths=plan.paths_of(working))
+                return Work(number, working, paused=plan.paused, seen=history.newest, paths=plan.paths_of(working))
             favored = [preset for preset in working if preset in plan.shares.favored]
             return Work(
                 number,
@@ -129,7 +132,7 @@ class ReconcileActivities:
                 favored,
                 plan.short_of_capacity,
                 plan.paused,
-                newest,
+                history.newest,
                 plan.paths_of(working),
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -38,15 +39,33 @@ async def check_history(engine: AsyncEngine, seen: SeenEvent | None, witness: st
         `prebuilds restored` has not run yet, or there is no event.
     """
     async with engine.connect() as connection:
-        row = (await connection.execute(READ, {"event": seen.event if seen is not None else None})).one()
+        comparison = await compare_history(connection, seen)
+    if comparison.lost is not None:
+        await report_restored(engine, f"{witness}: {comparison.lost}", comparison.epoch)
+    return comparison.newest
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a witness has seen, compared with the database."""
+
+    epoch: UUID
+    """The database's epoch."""
+    lost: str | None
+    """What the database lacks, for people; None when nothing is known to be lost."""
+    newest: SeenEvent | None
+    """The event that the witness remembers from now on; None to keep what it has."""
+
+
+async def compare_history(connection: AsyncConnection, seen: SeenEvent | None) -> Comparison:
+    """Compare the newest event that a witness has seen with the database, in the caller's transaction."""
+    row = (await connection.execute(READ, {"event": seen.event if seen is not None else None})).one()
+    lost = None
     if seen is not None:
-        history = History(row.epoch, row.earlier_epochs, row.newest, row.seen_at, row.now, row.removed)
-        if (lost := lost_history(seen, history)) is not None:
-            await report_restored(engine, f"{witness}: {lost}", row.epoch)
-            return None
-    if row.found or row.newest is None:
-        return None
-    return SeenEvent(epoch=row.epoch, event=row.newest, at=row.newest_at)
+        lost = lost_history(seen, History(row.epoch, row.earlier_epochs, row.newest, row.seen_at, row.now, row.removed))
+    if lost is not None or row.found or row.newest is None:
+        return Comparison(row.epoch, lost, None)
+    return Comparison(row.epoch, None, SeenEvent(epoch=row.epoch, event=row.newest, at=row.newest_at))
 
 
 async def report_restored(engine: AsyncEngine, what: str, epoch: UUID) -> None:

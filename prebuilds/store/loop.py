@@ -56,9 +56,9 @@ BEGIN_PASS = text("""
     WITH counted AS (
         UPDATE settings SET passes = passes + 1, last_pass_at = now(), rules = CAST(:rules AS jsonb)
     )
-    INSERT INTO passes (number, started_at, presets, presets_with_work)
-    VALUES (nextval('pass_numbers'), :started_at, :presets, :with_work)
- RETURNING number
+    INSERT INTO passes (number, started_at, completed_at, presets, presets_with_work)
+    VALUES (nextval('pass_numbers'), :started_at, CASE WHEN :with_work = 0 THEN now() END, :presets, :with_work)
+ RETURNING number, completed_at - started_at AS took
 """)
 END_PASS = text("""
     UPDATE passes SET completed_at = now() WHERE number = :number AND completed_at IS NULL
@@ -183,12 +183,14 @@ async def record_restart(engine: AsyncEngine, seen: Control) -> Control | None:
     return await read_control(engine)
 
 
-async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work: int) -> int:
-    """Record the begin of a pass with the rules that it decides by. Returns the pass's number.
+async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work: int) -> tuple[int, timedelta | None]:
+    """Record the begin of a pass with the rules that it decides by, and its end if it has no work.
 
     Args:
         snapshot: The snapshot that the pass has read.
         with_work: The number of presets that have work.
+    Returns:
+        The pass's number, and how long it took; None while it has work.
     """
     counted = {
         "started_at": snapshot.taken_at,
@@ -197,10 +199,10 @@ async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work
         "rules": _RULES.dump_json(snapshot.rules).decode(),
     }
     async with engine.begin() as connection:
-        number = int(str(await connection.scalar(BEGIN_PASS, counted)))
-        if number % 100 == 0:
+        begun = (await connection.execute(BEGIN_PASS, counted)).one()
+        if begun.number % 100 == 0:
             await connection.execute(FORGET_PASSES, {"kept": PASSES_KEPT})
-        return number
+        return begun.number, begun.took
 
 
 async def end_pass(engine: AsyncEngine, number: int) -> timedelta | None:

@@ -7,9 +7,13 @@ from sqlalchemy import text
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
-INSTANT = text(
-    "SELECT now() AS taken_at, paused OR restore_found_at IS NOT NULL AS paused, passes, epoch FROM settings"
-)
+INSTANT = text("""
+    SELECT now() AS taken_at, paused OR restore_found_at IS NOT NULL AS paused, passes, epoch,
+           current_setting('transaction_isolation') AS isolation,
+           EXISTS (SELECT FROM presets WHERE standby_paused > 0)
+             OR EXISTS (SELECT FROM workspaces WHERE resume_build_id IS NOT NULL) AS standby
+      FROM settings
+""")
 
 IS_OPEN = "r.state IN ('running', 'paused', 'failed')"
 """Condition for a rollout `r` that is open; a unique index has the same one."""
@@ -85,7 +89,7 @@ COUNT_POOLS_OF = text(
 )
 
 # Only pools that should have or do have paused prebuilds. In the statement above, these counts would cost every pass a
-# twelfth of its time.
+# twelfth of its time. `INSTANT` tells whether there is any such pool.
 COUNT_STANDBY = text(f"""
     SELECT w.preset_id,
            count(*) FILTER (WHERE paused) AS paused,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
@@ -51,8 +51,6 @@ from prebuilds.store.snapshot_statements import (
     READ_WINDOWS_OF,
 )
 
-ISOLATION = text("SELECT current_setting('transaction_isolation')")
-
 
 @asynccontextmanager
 async def snapshot_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
@@ -63,17 +61,20 @@ async def snapshot_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnec
             yield connection
 
 
-async def require_snapshot_isolation(connection: AsyncConnection) -> None:
-    """Check that all statements on a connection see the same instant.
+async def _read_snapshot_instant(connection: AsyncConnection) -> Any:
+    """Read the instant that all statements of a connection's transaction see, by `INSTANT`.
 
     Raises:
         SnapshotIsolationError: It is outside a transaction, or its isolation level is below REPEATABLE READ.
     """
     if not connection.in_transaction():
         raise SnapshotIsolationError("a snapshot needs a transaction")
-    level = str(await connection.scalar(ISOLATION))
-    if level not in ("repeatable read", "serializable"):
-        raise SnapshotIsolationError(f"a snapshot needs REPEATABLE READ, and this transaction is {level.upper()}")
+    instant = (await connection.execute(INSTANT)).one()
+    if instant.isolation not in ("repeatable read", "serializable"):
+        raise SnapshotIsolationError(
+            f"a snapshot needs REPEATABLE READ, and this transaction is {instant.isolation.upper()}"
+        )
+    return instant
 
 
 async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSnapshot:
@@ -85,23 +86,21 @@ async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSna
     Raises:
         SnapshotIsolationError: *connection* is not inside such a transaction.
     """
-    await require_snapshot_isolation(connection)
-    return await _count_pools(connection, rules)
+    return await _count_pools(connection, rules, await _read_snapshot_instant(connection))
 
 
 async def _count_pools(
-    connection: AsyncConnection, rules: Rules, organization_id: UUID | None = None
+    connection: AsyncConnection, rules: Rules, instant: Any, organization_id: UUID | None = None
 ) -> GlobalSnapshot:
-    """Count the pools of all presets, or of one organization's."""
+    """Count the pools of all presets, or of one organization's; *instant* is the row of `INSTANT`."""
     of = {} if organization_id is None else {"organization_id": organization_id}
-    instant = (await connection.execute(INSTANT)).one()
     windows = windows_of(await connection.execute(READ_WINDOWS_IN if of else READ_WINDOWS, of))
     waiting = await _count_waiting(connection)
     histories = await connection.execute(READ_HISTORIES_IN if of else READ_HISTORIES, of | _history_values(rules))
     history = {row.preset_id: history_of(row) for row in histories}
     counted = {"enabled": rules.enabled, "retention": rules.failed_retention, **of}
     found = named_rows(await connection.execute(COUNT_POOLS_OF if of else COUNT_POOLS, counted))
-    standbys = {row.preset_id: row for row in await connection.execute(COUNT_STANDBY)}
+    standbys = {row.preset_id: row for row in await connection.execute(COUNT_STANDBY)} if instant.standby else {}
     in_rollout = any(row.rollout_id is not None for row in found)
     lately = await _count_lately(connection, COUNT_LATELY) if in_rollout else {}
     none = CreationHistory()
@@ -132,8 +131,7 @@ async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, rules: R
         SnapshotIsolationError: *connection* is not inside a REPEATABLE READ transaction.
         PresetNotFound: No preset has this id.
     """
-    await require_snapshot_isolation(connection)
-    return await read_preset(connection, preset_id, rules)
+    return await _read_pool(connection, preset_id, rules, await _read_snapshot_instant(connection))
 
 
 async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules) -> PresetSnapshot:
@@ -145,10 +143,13 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     Raises:
         PresetNotFound: No preset has this id.
     """
+    return await _read_pool(connection, preset_id, rules, (await connection.execute(INSTANT)).one())
+
+
+async def _read_pool(connection: AsyncConnection, preset_id: UUID, rules: Rules, instant: Any) -> PresetSnapshot:
     row = (await connection.execute(READ_PRESET, {"preset_id": preset_id, "enabled": rules.enabled})).one_or_none()
     if row is None:
         raise PresetNotFound(f"no preset has the id {preset_id}")
-    instant = (await connection.execute(INSTANT)).one()
     waiting = await _count_waiting(connection)
     own = await _read_generation(connection, row, rules, waiting)
     others, lately = [], 0
@@ -164,7 +165,7 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     share = None
     if row.pool_members is not None:
         new = next((one.preset.id for one in others if one.preset.active), preset_id)
-        share = member_shares(await _count_pools(connection, rules, row.organization_id)).get(new)
+        share = member_shares(await _count_pools(connection, rules, instant, row.organization_id)).get(new)
     return PresetSnapshot(
         taken_at=instant.taken_at,
         paused=instant.paused,

@@ -356,7 +356,17 @@ async def test_a_pass_writes_down_by_which_rules_it_decides(engine: AsyncEngine)
     assert (await read_control(engine)).rules is None
     async with snapshot_transaction(engine) as connection:
         snapshot = await snapshot_state(connection, rules)
-    number = await begin_pass(engine, snapshot, with_work=0)
+    number, took = await begin_pass(engine, snapshot, with_work=1)
+    assert took is None
     assert (await end_pass(engine, number)) is not None
     assert (await end_pass(engine, number)) is None, "it ended before"
     assert (await read_control(engine)).rules == rules
+
+
+async def test_a_pass_without_work_ends_as_it_begins(engine: AsyncEngine) -> None:
+    async with snapshot_transaction(engine) as connection:
+        snapshot = await snapshot_state(connection, RULES)
+    number, took = await begin_pass(engine, snapshot, with_work=0)
+    assert took is not None
+    assert took > timedelta(0)
+    assert (await end_pass(engine, number)) is None, "it ended before"

@@ -211,7 +211,7 @@ class World:
         self.run(judge_canaries(self.engine, self.run(read_canaries(self.engine, plan)), self.rules))
         self.run(record_outcomes(self.engine, judge_rollouts(plan)))
         working = plan.presets_to_reconcile(500)
-        number = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))
+        number, _ = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))
         for preset_id in working:
             share = None if plan.shares is None else plan.shares.pending_max(preset_id)
             child = self.plan(preset_id, share)

@@ -63,7 +63,7 @@ async def measure(engine: AsyncEngine, database_url: str, rounds: int) -> None:
     pools = Pools(presets=POOLS)
     await pools.fill(engine, ready=READY)
     await _do(engine, *ADD_MEMBERS, members=MEMBERS, organization=pools.organization)
-    await _do(engine, "ANALYZE")
+    await _do(engine, "ANALYZE users, organization_members")
     script = STATEMENT.format(organization=pools.organization, members=MEMBERS, last=POOLS - 1)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):

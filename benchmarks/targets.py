@@ -90,7 +90,7 @@ async def fill(server: str, name: str, presets: int, targets: int, claims: int) 
     await claimed.fill(engine, ready=claims)
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await connection.execute(text("VACUUM ANALYZE"))
+        await connection.execute(text("VACUUM ANALYZE templates, template_versions, preset_sizes, preset_schedules"))
     pool = await asyncpg.create_pool(dsn_of(url), min_size=1, max_size=4)
     return Filled(engine, ClaimStore(pool, enabled=True), claimed)
 

@@ -112,6 +112,7 @@ def create_engine(
         pool_size=connections // 2,
         max_overflow=connections - connections // 2,
         pool_pre_ping=True,
+        pool_use_lifo=True,  # the connection that was used last has its statements planned
         isolation_level="READ COMMITTED",
         hide_parameters=True,  # errors would show a statement's values, such as a claim's parameters
     )

@@ -1,11 +1,11 @@
--- Refuses a new claim that an organization's limits do not allow, and counts it in its organization's minute. What it finds
--- holds until the transaction ends. Asked again for the same claim id within a minute, it counts it once, and it refuses
--- no claim for its minute that has waited in line.
+-- Refuses a new claim that an organization's limits do not allow. Counts every other claim in the organization's claims of
+-- the minute. A lock keeps both true until the transaction ends. Repeated attempts of one claim within a minute count once.
+-- A claim that has waited in the queue is never refused for the claims of the minute.
 --
--- A claim that another attempt has won meanwhile is let through: its answer is repeated later.
+-- A claim that another attempt has won in the meantime passes: the caller repeats its answer.
 --
--- p_alone is as of `decide_claim`: a claim that shares its statement with others, whom its limits do not concern, is left
--- when it would have to wait for its turn.
+-- p_alone means the same as in `decide_claim`. When it is false and the lock is not free, this raises 'Left': the other
+-- claims of the statement must not wait for these limits.
 CREATE OR REPLACE FUNCTION admit_claim(
     p_claim_id text, p_organization_id uuid, p_owner_id uuid, p_limits jsonb, p_alone boolean DEFAULT true
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -16,7 +16,7 @@ DECLARE
     v_oldest timestamptz;
 BEGIN
     IF NOT p_limits ?| ARRAY['workspaces', 'workspaces_per_member', 'claims_per_minute']
-       OR EXISTS (SELECT FROM users WHERE id = p_owner_id AND key = 'prebuilds-drill') THEN  -- a drill takes nobody's place
+       OR EXISTS (SELECT FROM users WHERE id = p_owner_id AND key = 'prebuilds-drill') THEN  -- limits do not count drills
         RETURN;
     END IF;
     IF NOT lock_limits(p_organization_id, p_owner_id, p_limits, p_alone) THEN
@@ -33,8 +33,8 @@ BEGIN
     IF v_rate IS NULL THEN
         RETURN;
     END IF;
-    v_now := clock_timestamp();  -- after the wait for the lock, so that times follow each other
-    -- A time in the future is of before a step of the clock; it counts no more.
+    v_now := clock_timestamp();  -- read after the lock wait, so that times increase
+    -- A time in the future was written before the clock was set back. It does not count.
     IF EXISTS (SELECT FROM recent_claims
                 WHERE organization_id = p_organization_id AND claim_id = p_claim_id
                   AND asked_at > v_now - interval '1 minute' AND asked_at <= v_now) THEN
@@ -44,7 +44,7 @@ BEGIN
      WHERE organization_id = p_organization_id AND asked_at > v_now - interval '1 minute' AND asked_at <= v_now
      ORDER BY asked_at DESC OFFSET v_rate - 1 LIMIT 1;
     IF FOUND THEN
-        -- One that has waited in line, and gets a workspace made at last, was counted when it joined.
+        -- A claim that waited and now creates a workspace was counted when it joined the queue.
         IF EXISTS (SELECT FROM events WHERE claim_id = p_claim_id AND workspace_id IS NULL AND kind = 'claim_queued') THEN
             RETURN;
         END IF;

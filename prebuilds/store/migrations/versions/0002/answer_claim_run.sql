@@ -1,21 +1,22 @@
--- Records the answer to one run of a claim that wins nothing: refused, timed out or cancelled. From then on no attempt of
--- that run or of an earlier run takes a workspace (`claim_workspace` checks it). Source: docs/decisions/0015.
+-- Records the answer of one run whose claim wins nothing: it was refused, timed out or was cancelled. From then on no attempt
+-- of that run or of an earlier run takes a workspace (`claim_workspace` checks it). Source: docs/decisions/0015.
 --
--- p_owner, p_initiator and p_target say whose request it is; null: the request that the claim was decided for before.
+-- p_owner, p_initiator and p_target belong to the run's request. Null keeps what the claim's row has.
 --
--- With p_answer null it only takes the claim over for the run. It returns the run's answer: what the claim has won, or the
--- answer recorded before, or p_answer. When a later run has begun, it writes nothing and returns {"error": "Superseded"}.
--- A claim that waits stays its run's: the refusal of another run is not recorded, and no other request takes it over.
+-- A null p_answer records no answer: the run only takes the claim over. The function returns the run's answer: what the
+-- claim has won, the answer recorded before, or p_answer. When a later run has begun, it writes nothing and returns
+-- {"error": "Superseded"}. A waiting claim belongs to the run that waits: the refusal of another run is not recorded, and no
+-- other request takes the claim over.
 CREATE OR REPLACE FUNCTION answer_claim_run(
     p_claim_id text, p_request_hash bytea, p_run text, p_run_began timestamptz, p_answer jsonb,
     p_owner text, p_initiator text, p_target text
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
-    -- If Temporal's clock is wrong and a run began in the future, it keeps later runs away for a minute and not for ever.
+    -- A wrong clock of Temporal can date a run into the future. This bound lets such a run exclude later runs for a minute only.
     v_began timestamptz := least(p_run_began, now() + interval '1 minute');
 BEGIN
-    -- The relay may remove an old row between the two statements; then it is inserted anew.
+    -- The relay may remove an old row between the two statements. The loop then inserts it again.
     LOOP
         INSERT INTO claims (id, request_hash, run, other_runs_after, owner, initiator, target)
         VALUES (p_claim_id, p_request_hash, p_run, v_began, p_owner, p_initiator, p_target)
@@ -35,7 +36,7 @@ BEGIN
             OR EXISTS (SELECT FROM claim_queue q
                         WHERE q.claim_id = p_claim_id AND q.decided_at IS NULL AND q.deadline > now()
                           AND (p_answer IS NOT NULL OR q.request_hash <> p_request_hash))) THEN
-        -- Another run of the claim waits, and goes on. Only the refused run must not take the claim later.
+        -- Another run of the claim waits and continues. Only the refused run must not take the claim later.
         UPDATE claims SET other_runs_after = greatest(other_runs_after, v_began + interval '1 microsecond')
          WHERE id = p_claim_id;
         RETURN coalesce(p_answer, jsonb_build_object('error', 'Superseded'));

@@ -1,7 +1,7 @@
--- Begins the lease of a workspace that a claim has won in this transaction, and says so in the claim's answer. Only claims
--- that ask for a lease call it, so no other claim pays for leases.
+-- Begins the lease of a workspace that a claim has won in this transaction, and adds it to the claim's answer. Callers call
+-- it only for claims with a lease, so other claims do not pay for leases.
 --
--- p_fresh is whether the claim was decided now: an answer that is given again leaves the lease as it is.
+-- p_fresh says whether the claim was decided now. A repeated answer does not change the lease.
 CREATE OR REPLACE FUNCTION begin_lease(p_answer jsonb, p_fresh boolean, p_lease interval) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_answer jsonb := p_answer || jsonb_build_object(
@@ -10,8 +10,8 @@ BEGIN
     IF NOT p_fresh OR p_answer ->> 'workspace_id' IS NULL THEN
         RETURN p_answer;
     END IF;
-    -- The relay's next sweep computes when the lease's end is told. If a build makes the workspace or hands it over, the
-    -- build's end does that, and begins the lease anew.
+    -- The relay's next sweep computes when the owner is told about the end of the lease. If a build creates the workspace or
+    -- hands it over, the end of the build does this, and the lease begins again there.
     UPDATE workspaces
        SET lease = p_lease, lease_until = now() + p_lease,
            next_action_at = CASE WHEN latest_ended_at IS NULL THEN next_action_at ELSE now() END

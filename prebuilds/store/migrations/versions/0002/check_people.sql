@@ -1,8 +1,8 @@
--- Refuses an owner or initiator who was removed or disabled meanwhile. It is called after a workspace was given to its
--- owner: the foreign keys have waited for the people's rows, which a removal locks until its commit. So either this sees
--- the removal, or the removal sees the workspace.
+-- Refuses an owner or initiator who was removed or disabled during the claim. Callers first write the workspace with its
+-- owner: its foreign keys wait for the rows of these people, which a removal locks until its commit. So either this function
+-- sees the removal, or the removal sees the workspace.
 --
--- One statement reads all, since each costs a claim 3 % of its time.
+-- One statement reads everything, since each statement costs a claim 3 % of its time.
 CREATE OR REPLACE FUNCTION check_people(p_organization_id uuid, p_owner_id uuid, p_initiator_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

@@ -1,5 +1,6 @@
--- Gives a claim by name the oldest paused prebuild of an older version, when nothing else is there, while the template's
--- rollout is open and lets older versions serve: as `find_older_ready` does of ready ones. Null: there is none.
+-- Gives a claim by name the oldest paused prebuild of an older version, as `find_older_ready` finds the oldest ready one:
+-- only while the template's rollout is open and lets older versions serve. It is the last choice before a miss.
+-- It returns null when there is no such prebuild.
 CREATE OR REPLACE FUNCTION claim_older_paused(
     p_claim_id text, p_request_hash bytea, p_template_id uuid, p_preset_id uuid, p_preset text, p_owner_id uuid,
     p_owner text, p_initiator_id uuid, p_initiator text, p_name text, p_autostart text, p_next_start timestamptz,

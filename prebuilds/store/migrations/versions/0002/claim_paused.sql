@@ -1,8 +1,8 @@
--- Gives a claim that has found no prebuild ready the preset's oldest paused one. Its build resumes it and hands it over, so
--- the driver is called also where it has nothing to do at a hand-over. Null: there is no paused one.
+-- Gives a claim the preset's oldest paused prebuild, when none is ready. The claim's build resumes the prebuild and hands it
+-- over, so it calls the driver even where a hand-over needs no work. The function returns null when no prebuild is paused.
 --
--- The answer has no address before the build's end. Its deadline is when the workspace should be usable: the build fails
--- when it was not ready within the template's ready_timeout.
+-- The answer has no address until the build ends. Its deadline is the latest time at which the workspace is usable: the
+-- build fails if the workspace is not ready within the template's ready_timeout.
 CREATE OR REPLACE FUNCTION claim_paused(
     p_claim_id text, p_request_hash bytea, p_preset_id uuid, p_owner_id uuid, p_owner text,
     p_initiator_id uuid, p_initiator text, p_name text, p_autostart text, p_next_start timestamptz, p_ttl interval,
@@ -13,7 +13,7 @@ DECLARE
     v_workspace record;
     v_answer jsonb;
 BEGIN
-    -- One look at a partial index is all that a miss without a standby pays.
+    -- A preset without paused prebuilds costs a miss only this lookup in a partial index.
     PERFORM FROM workspaces w WHERE w.preset_id = p_preset_id AND w.resume_build_id IS NOT NULL LIMIT 1;
     IF NOT FOUND THEN
         RETURN NULL;
@@ -28,7 +28,7 @@ BEGIN
      ORDER BY w.created_at, w.id
      LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
-        -- Try again and wait for locks: the transaction that has locked the last one may roll back.
+        -- Try again and wait for locks: the transaction that has locked the last paused prebuild may roll back.
         SELECT w.id, w.resume_build_id, w.latest_build + 1 AS build_number, w.template_version_id INTO v_workspace
           FROM workspaces w
          WHERE w.preset_id = p_preset_id AND w.resume_build_id IS NOT NULL AND w.quarantined_at IS NULL
@@ -40,7 +40,7 @@ BEGIN
         IF NOT FOUND THEN
             RETURN NULL;
         END IF;
-        IF clock_timestamp() > p_ends_at THEN  -- it has waited for a lock
+        IF clock_timestamp() > p_ends_at THEN  -- this statement has waited for a lock
             RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
         END IF;
     END IF;

@@ -1,18 +1,19 @@
 -- Decides one claim in one round trip. The order of its steps comes from docs/decisions/0004.
 --
--- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim writes nothing.
--- `fresh` is false when an earlier attempt has decided and this is its answer again. For an empty pool, p_held null decides
--- nothing yet: the caller reads whether creation is held there, and calls again with that in p_held.
--- p_token is the token that the request came with; null: none.
--- p_owner and p_initiator are keys of names. p_new_owner is the name under which an unknown owner is made a user; null: an
--- unknown owner is refused.
+-- A refusal raises SQLSTATE PB001 with the error's type as its message, so that a refused claim writes nothing.
+-- `fresh` is false when an earlier attempt has decided the claim and this is the same answer again. A null p_held decides
+-- nothing when the pool is empty: the caller then reads whether creation is held, and calls again with p_held set.
+-- p_token is the token of the request, or null.
+-- p_owner and p_initiator are keys of names. p_new_owner is the name for a new user when the owner is unknown. If it is null,
+-- an unknown owner is refused.
 --
--- The claim's row has the run (one run of the claim's workflow, with all its attempts) for which it was last decided. A won
--- workspace is the final answer to every run, any other answer only to its own run. So a late attempt, after its run was
--- answered or after a later run has begun, takes no workspace. Source: docs/decisions/0015.
+-- The claim's row has the run for which it was last decided: one run of the claim's workflow, with all its attempts. A won
+-- workspace is the final answer to every run. Any other answer belongs to its own run. So an attempt takes no workspace after
+-- its run was answered, or after a later run has begun. Source: docs/decisions/0015.
 --
--- p_ends_at is when the attempt ends, by this server's clock; null: never. A statement that this server reads later, since it
--- was frozen or the network was, takes nothing: its caller was told that the database is away. Source: docs/decisions/0015.
+-- p_ends_at is the time at which the attempt ends, by this server's clock; null means never. The statement may arrive later,
+-- because this server or the network was frozen. It then takes nothing, since its caller was told that the database is away.
+-- Source: docs/decisions/0015.
 CREATE OR REPLACE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
@@ -24,7 +25,7 @@ CREATE OR REPLACE FUNCTION claim_workspace(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
-    -- If Temporal's clock is wrong and a run began in the future, it keeps later runs away for a minute and not for ever.
+    -- A wrong clock of Temporal can date a run into the future. This bound lets such a run exclude later runs for a minute only.
     v_began timestamptz := least(p_run_began, now() + interval '1 minute');
     v_owner uuid;
     v_initiator uuid;
@@ -34,9 +35,9 @@ DECLARE
     v_preset record;
     v_workspace record;
     v_older record;
-    v_canary uuid;   -- the rollout whose canary shares this claim's pool; null: none does
-    v_turn record;   -- of that canary
-    v_new boolean := true;   -- whether the active version may serve it
+    v_canary uuid;   -- the rollout whose canary serves claims of this pool, or null
+    v_turn record;   -- which version serves this claim, from lock_canary
+    v_new boolean := true;   -- whether the active version may serve this claim
     v_active uuid;
     v_miss text;
     v_ttl interval;
@@ -47,10 +48,10 @@ BEGIN
         RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
     END IF;
 
-    -- Lock the claim's own row first, so that attempts of one claim queue here. Without it, the later attempt could skip the
-    -- last prebuild, which the earlier one has locked, and report an empty pool.
-    -- The relay removes rows of claims that won nothing long ago. One that it removes between the two statements is
-    -- inserted anew.
+    -- Lock the claim's own row first, so that attempts of one claim queue here. Otherwise a later attempt could skip the last
+    -- prebuild, because an earlier attempt has locked it, and report an empty pool.
+    -- The relay removes old rows of claims that won nothing. If it removes this row between the two statements, the loop
+    -- inserts it again.
     LOOP
         INSERT INTO claims (id, request_hash, run, other_runs_after, owner, initiator, target, token_id)
         VALUES (p_claim_id, p_request_hash, p_run, v_began, p_owner, p_initiator, v_target, p_token)
@@ -80,7 +81,7 @@ BEGIN
             RAISE EXCEPTION 'ClaimIdReused' USING ERRCODE = 'PB001';
         END IF;
         fresh := true;
-        -- The workflow that goes on with a request has no token, so the request's stays.
+        -- A workflow that continues a request has no token. The row keeps the request's token.
         IF v_claim.request_hash = p_request_hash THEN
             p_token := coalesce(p_token, v_claim.token_id);
         END IF;
@@ -89,8 +90,8 @@ BEGIN
         END IF;
     END IF;
 
-    -- Claims that have won are answered above. After a restore, the database may not know who has what, so nothing new is
-    -- given.
+    -- Claims that have won are answered above. After a restore the database may not know the owners of all workspaces, so no
+    -- claim wins anything new.
     IF EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL) THEN
         RAISE EXCEPTION 'DatabaseRestored' USING ERRCODE = 'PB001';
     END IF;
@@ -149,7 +150,7 @@ BEGIN
         RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
     ELSIF NOT EXISTS (SELECT FROM organization_members m
                        WHERE m.organization_id = v_preset.organization_id AND m.user_id = v_owner) THEN
-        -- A claim brings back no member who was removed, and adds nobody where a file lists the members exactly.
+        -- A claim does not add a member again who was removed, and adds nobody where a template file lists the exact members.
         IF p_new_owner IS NULL
            OR EXISTS (SELECT FROM organizations o WHERE o.id = v_preset.organization_id AND o.members_exact)
            OR EXISTS (SELECT FROM former_members f
@@ -206,7 +207,7 @@ BEGIN
              ORDER BY w.created_at, w.id
              LIMIT 1 FOR NO KEY UPDATE;
         END IF;
-        IF clock_timestamp() > p_ends_at THEN  -- it has waited for a lock
+        IF clock_timestamp() > p_ends_at THEN  -- this statement has waited for a lock
             RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
         END IF;
         IF FOUND THEN
@@ -230,7 +231,7 @@ BEGIN
                 RETURN;
             END IF;
         END IF;
-        IF NOT v_new THEN  -- what follows is done by the version that the rollout began from
+        IF NOT v_new THEN  -- from here on, the version from which the rollout began serves the claim
             v_preset.id := v_turn.preset_id;
             v_preset.template_version_id := v_turn.version_id;
         END IF;
@@ -253,7 +254,7 @@ BEGIN
                 RETURN;
             END IF;
         END IF;
-        -- Nothing is handed over, so check the name now: a miss or a wait has no constraint to do it.
+        -- Check the name here: a miss or a wait writes no workspace, so no constraint checks it.
         IF EXISTS (SELECT FROM workspaces w
                     WHERE w.owner_id = v_owner AND w.name = p_name AND w.deleted_at IS NULL) THEN
             RAISE EXCEPTION 'NameTaken' USING ERRCODE = 'PB001';
@@ -299,7 +300,7 @@ BEGIN
                answer = claim_workspace.answer, workspace_id = p_new_workspace_id, completed_at = now()
          WHERE id = p_claim_id;
     ELSE
-        -- A miss is the active version's, also when it was the older one's turn.
+        -- A miss counts for the active version, even when the older version was to serve the claim.
         answer := jsonb_build_object('preset_id', coalesce(v_active, v_preset.id), 'source', NULL, 'miss_reason', v_miss);
         UPDATE claims
            SET request_hash = p_request_hash, owner = p_owner, initiator = p_initiator, target = v_target,
@@ -309,7 +310,7 @@ BEGIN
                run_answered = v_final AND p_on_empty = 'fail'
          WHERE id = p_claim_id;
     END IF;
-    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- a claim that will wait records no miss: it joins the queue next
+    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- a claim that waits records no miss, and joins the queue next
         INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
         VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, (answer ->> 'preset_id')::uuid,
                 (answer ->> 'workspace_id')::uuid, p_claim_id,

@@ -1,9 +1,10 @@
--- Decides one claim in one round trip. A new claim that finds a prebuild ready is decided here, in three statements, with its
--- row written once. `claim_workspace`, which has the same arguments, decides every other claim: so each refusal, each miss and
--- each repeated attempt has one place. Both write the same rows. Source: docs/decisions/0031.
+-- Decides one claim in one round trip. This function decides a new claim that finds a prebuild ready, in three statements that
+-- write the claim's row once. It calls `claim_workspace`, which has the same arguments, for every other claim. So refusals,
+-- misses and repeated attempts have one place in the code. Both functions write the same rows. Source: docs/decisions/0031.
 --
--- build_open is whether the workspace's build has to be started; null: there is no workspace.
--- p_alone is false of a claim that shares its statement with others: what is not decided here is left, with answer null.
+-- build_open says whether the caller has to start the workspace's build. It is null when there is no workspace.
+-- p_alone is false for a claim that shares its statement with others. Such a claim gets a null answer where `claim_workspace`
+-- would have to decide it.
 CREATE OR REPLACE FUNCTION decide_claim(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
@@ -19,8 +20,8 @@ DECLARE
     v_workspace_id uuid;
     v_ttl interval;
 BEGIN
-    -- Everything that must hold for a new claim of a prebuild. Each table is looked up by a unique key; the membership is a
-    -- value and no condition, so that no plan begins with all members of an organization.
+    -- Read everything that a new claim of a prebuild requires. Each table is looked up by a unique key. The membership is a
+    -- column and not a condition, so that no plan starts from all members of an organization.
     IF p_preset_id IS NULL THEN
         SELECT p.id, p.name, p.last_invalidated_at, p.template_version_id, v.hands_over, t.name AS template,
                t.default_ttl, o.id AS organization_id, o.name AS organization, u.id AS owner_id, u.name AS owner,
@@ -55,14 +56,14 @@ BEGIN
            AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL);
     END IF;
 
-    -- While a canary runs, `claim_workspace` decides which version a claim by name gets.
+    -- While a canary runs, `claim_workspace` decides which version serves a claim by name.
     IF v_found.is_member AND p_enabled AND v_found.canary_rollout_id IS NULL THEN
         IF v_found.limits IS NOT NULL THEN
             PERFORM admit_claim(p_claim_id, v_found.organization_id, v_found.owner_id, v_found.limits, p_alone);
         END IF;
         v_ttl := nullif(coalesce(p_ttl, v_found.default_ttl), interval '0');
-        -- Writes nothing when no prebuild is ready, or when another attempt at this claim has written the claim's row
-        -- meanwhile: it waits here for that one's end. One statement does all, since each costs a claim 3 % of its time.
+        -- This statement writes nothing when no prebuild is ready, or when another attempt of this claim has written the
+        -- claim's row: it waits here until that attempt ends. It is one statement, since each costs a claim 3 % of its time.
         WITH ready AS MATERIALIZED (
             SELECT id, claim_build_id, address, template_version_id
               FROM workspaces
@@ -89,7 +90,7 @@ BEGIN
                    next_start_at = p_next_start, ttl = v_ttl, last_used_at = now(), claimed_at = now(),
                    claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL,
                    latest_build = w.latest_build + 1, latest_transition = 'start',
-                   -- The time that the build's end would set: the end of the ttl, or the schedule's next start.
+                   -- The end of a build would set the same time: the end of the ttl, or the schedule's next start.
                    next_action_at = CASE WHEN v_found.hands_over THEN now() + v_ttl
                                          ELSE least(now() + v_ttl, p_next_start) END,
                    latest_status = CASE WHEN v_found.hands_over THEN 'pending' ELSE 'succeeded' END,
@@ -98,7 +99,7 @@ BEGIN
              WHERE w.id = c.workspace_id
          RETURNING w.id, w.latest_build, w.template_version_id, r.claim_build_id
         ), built AS (
-            -- The initiator is a person, never the prebuilds user; a constraint of the table checks this, too.
+            -- The initiator is a person, never the prebuilds user. A constraint of the table checks this as well.
             INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                           template_version_id, status, started_at, completed_at, next_dispatch_at)
             SELECT g.claim_build_id, g.id, g.latest_build, 'start', 'claim', v_found.initiator_id, v_found.id,
@@ -110,14 +111,14 @@ BEGIN
         )
         SELECT c.answer, c.workspace_id INTO answer, v_workspace_id FROM claimed c;
         IF FOUND THEN
-            IF clock_timestamp() > p_ends_at THEN  -- this server has read it late, or it has waited
+            IF clock_timestamp() > p_ends_at THEN  -- the statement arrived late, or it has waited for a lock
                 RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
             END IF;
             IF p_secrets IS NOT NULL THEN
                 INSERT INTO claim_secrets (workspace_id, sealed) VALUES (v_workspace_id, p_secrets);
             END IF;
-            -- The event is recorded if the people may still claim, by the rule of `check_people`: the foreign keys have
-            -- waited for their rows.
+            -- Record the event only if these people may still claim. The rule is that of `check_people`: the foreign keys have
+            -- waited for the rows of the people.
             INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
             SELECT 'claim_prebuilt', v_found.initiator, v_found.id, v_workspace_id, p_claim_id,
                    jsonb_strip_nulls(jsonb_build_object('owner', v_found.owner, 'name', p_name, 'token_id', p_token))
@@ -126,7 +127,7 @@ BEGIN
                AND u.disabled_at IS NULL AND i.id = v_found.initiator_id AND i.disabled_at IS NULL;
             IF NOT FOUND THEN
                 PERFORM check_people(v_found.organization_id, v_found.owner_id, v_found.initiator_id);
-                RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001';  -- and became one again in between
+                RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001';  -- check_people passed: they were added again in between
             END IF;
             fresh := true;
             organization := v_found.organization;
@@ -136,8 +137,8 @@ BEGIN
             RETURN;
         END IF;
         IF p_alone THEN
-            -- The last prebuild may be locked by an attempt at this same claim, which inserts the claim's row next. Wait for
-            -- its end here: `claim_workspace` would wait with that row in its hands, in a circle.
+            -- Another attempt of this claim may have locked the last prebuild, and inserts the claim's row next. Wait here until
+            -- it ends: `claim_workspace` inserts that row first and then waits for the prebuild, which would be a deadlock.
             PERFORM FROM workspaces
               WHERE claimable_preset_id = v_found.id
                 AND NOT is_expired(created_at, expires_at, v_found.last_invalidated_at)
@@ -155,7 +156,7 @@ BEGIN
           p_claim_id, p_request_hash, p_preset_id, p_organization, p_template, p_preset, p_owner, p_initiator, p_name,
           p_autostart, p_next_start, p_ttl, p_secrets, p_on_empty, p_enabled, p_held, p_new_workspace_id, p_new_build_id,
           p_new_owner, p_run, p_run_began, p_ends_at, p_token) c;
-    IF fresh AND clock_timestamp() > p_ends_at AND answer ->> 'workspace_id' IS NOT NULL THEN  -- it has waited
+    IF fresh AND clock_timestamp() > p_ends_at AND answer ->> 'workspace_id' IS NOT NULL THEN  -- it has waited for a lock
         RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
     END IF;
     build_open := build_is_open((answer ->> 'build_id')::uuid);

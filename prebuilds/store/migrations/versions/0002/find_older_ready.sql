@@ -1,8 +1,8 @@
--- Locks and returns the oldest prebuild that a claim by name gets while none of the active version's is ready: one of an
--- older version, while the template's rollout is open and lets older versions serve. No row: there is none.
+-- Locks and returns the oldest ready prebuild of an older version, for a claim by name when the active version has none
+-- ready. It returns a row only while the template's rollout is open and lets older versions serve.
 --
--- The version that the rollout began from comes first, then the newest. A claim that brings values for claim parameters
--- gets only what an older preset with the same claim parameters has.
+-- The version from which the rollout began comes first, then the newest version. A claim with values for claim parameters
+-- gets only prebuilds of presets with the same claim parameters as the active one.
 CREATE OR REPLACE FUNCTION find_older_ready(p_template_id uuid, p_preset_id uuid, p_preset text, p_brings_values boolean)
 RETURNS TABLE (
     workspace_id uuid, claim_build_id uuid, address text, build_number int, preset_id uuid, version_id uuid,

@@ -1,9 +1,9 @@
--- Locks the count of a pool's claims by name while a canary runs, and says whose turn the next one is. So such claims take turns.
--- No row: every claim goes by the usual order, since no canary runs, or since the older version knows other claim parameters than
--- those whose values this claim brings.
+-- Locks the count of a pool's claims by name while a canary runs, so that these claims run one after the other. It says which
+-- version serves the next one. It returns no row, and the usual order applies, when no canary runs, or when the claim has
+-- values for claim parameters and the older version has other claim parameters.
 --
--- Of n served claims, the new version has served at most n times its percentage, rounded down: as many when it always had one
--- ready, and it makes up for turns at which it had none.
+-- Of n served claims, the new version serves at most n times its percentage, rounded down. It serves fewer while it has no
+-- prebuild ready, and catches up later.
 CREATE OR REPLACE FUNCTION lock_canary(p_rollout_id uuid, p_preset_id uuid, p_brings_values boolean)
 RETURNS TABLE (is_new boolean, preset_id uuid, version_id uuid, version int) LANGUAGE sql AS $$
     SELECT c.new_claims < (c.claims + 1) * CAST(t.rollout #>> '{canary,percent}' AS bigint) / 100, p.id, v.id, v.number

@@ -1,6 +1,7 @@
--- Locks what an organization's limits count, until the transaction ends: all of it, or one member's part of it (p_owner_id)
--- when nothing else is limited. It is taken before any prebuild is locked. Advisory, as `apply` holds an organization's row
--- while it waits for others. Returns false, without the lock, when another transaction has it and p_waits is false.
+-- Locks what an organization's limits count, until the transaction ends. Where only members have limits, it locks the part of
+-- one member (p_owner_id). Callers take this lock before they lock a prebuild. It is an advisory lock, since `apply` holds
+-- the organization's row while it waits for other locks. When another transaction has the lock and p_waits is false, the
+-- function returns false at once.
 CREATE OR REPLACE FUNCTION lock_limits(
     p_organization_id uuid, p_owner_id uuid, p_limits jsonb, p_waits boolean DEFAULT true
 ) RETURNS boolean LANGUAGE plpgsql AS $$

@@ -1,6 +1,6 @@
--- Returns the limit on workspaces that keeps an owner from one more in an organization, with its number and with how many
--- there are; null: none does. Live workspaces count, stopped ones too; those that are being deleted, prebuilds and drills do not.
--- The caller holds the lock of `lock_limits`, or wants no more than a hint.
+-- Returns the limit that forbids an owner one more workspace in an organization, with its maximum and the number in use. It
+-- returns nulls when no limit does. Running and stopped workspaces count. Workspaces that are being deleted, prebuilds and
+-- drills do not count. Without the lock of `lock_limits` the answer is only a hint.
 CREATE OR REPLACE FUNCTION reached_limit(
     p_organization_id uuid, p_owner_id uuid, p_limits jsonb,
     OUT limit_name text, OUT maximum int, OUT used int
@@ -18,7 +18,7 @@ BEGIN
     END IF;
     maximum := p_limits ->> 'workspaces';
     IF maximum IS NOT NULL THEN
-        -- By preset, so that the index of live workspaces serves it, and every claim is spared one more index.
+        -- The query goes by preset, so that `workspaces_live_idx` serves it. Another index would cost every claim.
         SELECT count(*) INTO used
           FROM templates t JOIN template_versions v ON v.template_id = t.id
           JOIN presets p ON p.template_version_id = v.id

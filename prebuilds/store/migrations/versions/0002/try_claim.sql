@@ -1,9 +1,9 @@
--- Decides one of several claims that share a statement, by `decide_claim`, in a subtransaction of its own. A claim that does not
--- simply find a prebuild is left: answer is null, nothing is written and no row stays locked for it. Its caller decides it
--- alone then, so that each refusal and each miss still has one place. Source: docs/decisions/0048.
+-- Decides one of several claims that share a statement, by `decide_claim`, in a subtransaction of its own. It leaves a claim that
+-- finds no prebuild at once: the answer is null, nothing is written, and no row stays locked. The caller then decides that claim
+-- alone, so refusals and misses have one place in the code. Source: docs/decisions/0048.
 --
--- The others wait for each of them, and hold their rows meanwhile. So none waits longer for a lock than this: a claim whose id or
--- name is being used at this moment is left, too.
+-- All claims of the statement wait for each other, and hold locks while they do. So lock_timeout bounds each lock wait. A claim
+-- is also left when another transaction is using its id or its name.
 CREATE OR REPLACE FUNCTION try_claim(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION try_claim(
 DECLARE
     v_decided record;
 BEGIN
-    -- The trace that the claim's build keeps; the claim before may have had another one.
+    -- The claim's build stores this trace. The previous claim of the statement may have set another one.
     IF p_traceparent IS DISTINCT FROM nullif(current_setting('prebuilds.traceparent', true), '') THEN
         PERFORM set_config('prebuilds.traceparent', coalesce(p_traceparent, ''), true);
     END IF;
@@ -26,7 +26,7 @@ BEGIN
         p_autostart, p_next_start, p_ttl, p_secrets, p_on_empty, p_enabled, p_held, p_new_workspace_id, p_new_build_id,
         p_new_owner, p_run, p_run_began, p_ends_at, p_token, false);
     IF v_decided.answer IS NULL THEN
-        RAISE EXCEPTION 'Left' USING ERRCODE = 'PB001';  -- lets go of a prebuild that it may have locked
+        RAISE EXCEPTION 'Left' USING ERRCODE = 'PB001';  -- the rollback releases a prebuild that decide_claim may have locked
     END IF;
     answer := v_decided.answer;
     fresh := v_decided.fresh;

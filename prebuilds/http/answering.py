@@ -12,7 +12,7 @@ from prebuilds.api import ClaimTimedOut, NoClaimablePrebuiltWorkspaces, Prebuild
 from prebuilds.http.problems import WAITING_CANNOT_HELP, describe, respond
 from prebuilds.http.service import Service
 from prebuilds.http.waiting import Patience, error_of, location_of, wait_for_answer, waiting_response
-from prebuilds.operations.claims import Decided
+from prebuilds.operations.claim_attempts import Decided
 from prebuilds.operations.direct_claims import ClaimFound, SomeDecision, SomeRequest
 from prebuilds.payloads import ClaimRequest
 from prebuilds.planning.lead_times import Outlook

@@ -3,38 +3,22 @@
 A claim that finds a prebuild ready costs one statement, or two when it names a template. Its caller may answer as soon
 as `decide` returns: the transaction has committed, and from then on the claim id has no other answer. The build that
 hands the workspace over and the refill start in the background afterwards; should this process die, the relay starts
-them.
-
-Any attempt may run twice, at the same time as another, or long after its caller has gone. So each attempt names the run
-(one request for the claim) that it works for. A miss or a refusal of the run is recorded before the caller gets it, and
-from then on a late attempt of that run takes nothing (decision 0015).
+them. `claim_attempts.py` says what a repeated or late attempt may do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import (
-    ClaimIdReused,
-    InvalidInput,
-    NoClaimablePrebuiltWorkspaces,
-    PrebuildsError,
-    PresetNotFound,
-    RequestCanceled,
-    TemplateNotFound,
-    TemplateUnavailable,
-)
+from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PrebuildsError, RequestCanceled
 from prebuilds.background.dispatch import Dispatcher
+from prebuilds.operations.claim_attempts import ClaimAttempt, ClaimAttempts, Decided, retry_on_new_version
 from prebuilds.operations.claim_requests import (
     UNSERVED,
     UnservedOutcome,
-    check_claim_id,
-    check_request,
     first_of,
     nothing_ready,
     requests_by_name,
@@ -50,10 +34,9 @@ from prebuilds.payloads import (
     ClaimRun,
     ClaimsRequest,
     ClaimsResult,
-    ClaimTerms,
 )
 from prebuilds.planning.rules import Rules
-from prebuilds.store.claim_batches import ClaimBatches, member_ids
+from prebuilds.store.claim_batches import ClaimBatches
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget, Superseded
 from prebuilds.store.claims import ClaimOutcome, ClaimStore
@@ -62,45 +45,8 @@ from prebuilds.telemetry import tracing
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import MissReason, OnEmpty
 
-T = TypeVar("T")
-Answer = TypeVar("Answer")
-
-VERSION_TRIES_MAX = 3
-"""Tries of a claim by template; each further one is for a version that became active after the preset was chosen."""
 WITHIN = timedelta(seconds=10)
 """How long an attempt may take, unless its caller has less time."""
-RAISED_BEFORE_THE_STATEMENT = (PresetNotFound, TemplateNotFound, InvalidInput)
-"""Refusals raised before the claim's statement runs. The claim id may already have won, so look before recording them.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Decided(Generic[Answer]):
-    """The answer of a claim, or of a batch of claims."""
-
-    answer: Answer
-    decided_now: bool
-    """Whether it was decided now. False: an earlier attempt had decided, and this is its answer again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """One attempt to answer one claim, or one batch of claims."""
-
-    claim_id: str
-    row_ids: Sequence[str]
-    """Under which ids the database keeps it: the claim's own, or one for each member of a batch. The first row keeps
-    the run's answer."""
-    run: ClaimRun
-    request: ClaimTerms
-    """As it came."""
-    request_hash: bytes
-    """Its hash, so that another request under the same id is noticed."""
-    workflow_id: str | None = None
-    """The workflow to wake when the claim has waited; None when nobody can be woken."""
-    refused_run: ClaimRun | None = None
-    """The run for which a refusal is recorded, of an attempt that takes what is ready and leaves everything else to a
-    workflow; None for any other attempt: its refusal is its run's."""
 
 
 class _NothingReady(Exception):
@@ -118,6 +64,7 @@ class Claims:
         """
         self._engine = engine
         self._store = store
+        self._attempts = ClaimAttempts(store)
         self._queue = ClaimQueue(store)
         self._batches = ClaimBatches(store)
         self._dispatcher = dispatcher
@@ -155,7 +102,7 @@ class Claims:
                 error that Temporal retries (`repeated`).
             StoreUnavailable: The database is away. Whether the claim has won is known to its next attempt.
         """
-        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), workflow_id)
+        attempt = self._attempts.begin(request, claim_id, self._store.ending(run, within), workflow_id)
         return await self._decide(with_next_start(request, now), attempt)
 
     async def create_instead(
@@ -163,7 +110,7 @@ class Claims:
     ) -> ClaimResult:
         """Decide a claim that has waited in vain and asks for `on_timeout` `create`: an ordinary workspace is created
         unless a prebuild is ready after all. Arguments and errors are those of `decide`."""
-        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within))
+        attempt = self._attempts.begin(request, claim_id, self._store.ending(run, within))
         create = with_next_start(request.model_copy(update={"on_empty": OnEmpty.CREATE}), now)
         decided = await self._decide(create, attempt)
         assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - only `wait` joins the queue
@@ -182,7 +129,7 @@ class Claims:
         """
         # A refusal counts from now, so that no attempt of an earlier request takes anything once this caller is told.
         refused_run = run.model_copy(update={"began_at": now})
-        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), refused_run=refused_run)
+        attempt = self._attempts.begin(request, claim_id, self._store.ending(run, within), refused_run=refused_run)
         try:
             decided = await self._decide(with_next_start(request, now), attempt)
         except (_NothingReady, Superseded):
@@ -194,16 +141,16 @@ class Claims:
         self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime, within: timedelta = WITHIN
     ) -> Decided[ClaimsResult]:
         """Decide many claims in one transaction, all or nothing. Arguments and errors are those of `decide`."""
-        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within))
+        attempt = self._attempts.begin(request, claim_id, self._store.ending(run, within))
         if request.on_empty is OnEmpty.WAIT:
             raise InvalidInput.field(
                 "on_empty", "wait is for single claims", remedy="use fail or create for many at once"
             )
         first = with_next_start(first_of(request), now)
         try:
-            won = await _retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
+            won = await retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
         except PrebuildsError as error:
-            won = Decided(await self._record_refusal(error, attempt), decided_now=False)
+            won = Decided(await self._attempts.record_refusal(error, attempt), decided_now=False)
         return Decided(ClaimsResult(claim_id=claim_id, claims=won.answer), won.decided_now)
 
     async def take_answer_or_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
@@ -232,7 +179,7 @@ class Claims:
         Raises:
             PrebuildsError: The claim was refused while it waited, such as by `NameTaken`.
         """
-        attempt = self._new_attempt(request, claim_id, run, workflow_id)
+        attempt = self._attempts.begin(request, claim_id, run, workflow_id)
         answer = None if outcome is None else UNSERVED[outcome](claim_id)
         return await self._queue.leave(claim_id, workflow_id, attempt.request_hash, run, answer, request)
 
@@ -242,25 +189,27 @@ class Claims:
         Returns:
             What an attempt has won before the cancellation; None when nothing was won, and nothing will be.
         """
-        attempt = self._new_attempt(request, claim_id, run)
+        attempt = self._attempts.begin(request, claim_id, run)
         try:
-            won = await self._record_refusal(UNSERVED["canceled"](claim_id), attempt)
+            won = await self._attempts.record_refusal(UNSERVED["canceled"](claim_id), attempt)
         except RequestCanceled:
             return None
         return ClaimsResult(claim_id=claim_id, claims=won)
 
     # --- One claim ---------------------------------------------------------------------------------------------------
 
-    async def _decide(self, request: ClaimRequest, attempt: _Attempt) -> Decided[ClaimResult] | Decided[ClaimQueued]:
+    async def _decide(
+        self, request: ClaimRequest, attempt: ClaimAttempt
+    ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         try:
-            return await _retry_on_new_version(request, lambda: self._decide_once(request, attempt))
+            return await retry_on_new_version(request, lambda: self._decide_once(request, attempt))
         except PrebuildsError as error:
             if isinstance(error, NoClaimablePrebuiltWorkspaces) and request.on_empty is OnEmpty.FAIL:
                 raise  # the statement that found the miss has recorded it
-            return Decided((await self._record_refusal(error, attempt))[0], decided_now=False)
+            return Decided((await self._attempts.record_refusal(error, attempt))[0], decided_now=False)
 
     async def _decide_once(
-        self, request: ClaimRequest, attempt: _Attempt
+        self, request: ClaimRequest, attempt: ClaimAttempt
     ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         with METRICS.time_claim() as timed:
             checked, target = await find_target(self._store.pool, request, attempt.claim_id)
@@ -287,7 +236,7 @@ class Claims:
             raise nothing_ready(target.label, claimed.miss_reason)
         return Decided(claimed.result, claimed.decided_now)
 
-    async def _run_statement(self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt) -> ClaimOutcome:
+    async def _run_statement(self, request: ClaimRequest, target: ClaimTarget, attempt: ClaimAttempt) -> ClaimOutcome:
         """Run the claim's statement. When the pool is empty, run it again with whether creation is held there, for the
         miss reason. A claim that joins the queue next needs no reason."""
         claim = (attempt.claim_id, request, target, attempt.request_hash, attempt.run)
@@ -298,7 +247,7 @@ class Claims:
         return claimed
 
     async def _join_queue(
-        self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt, missed: ClaimOutcome
+        self, request: ClaimRequest, target: ClaimTarget, attempt: ClaimAttempt, missed: ClaimOutcome
     ) -> ClaimOutcome | ClaimQueued:
         """Join the queue; if a prebuild became ready meanwhile, take it instead; without a pool, miss again."""
         assert attempt.workflow_id is not None  # noqa: S101 - `_waits` says so
@@ -312,7 +261,7 @@ class Claims:
     # --- Many claims -------------------------------------------------------------------------------------------------
 
     async def _decide_all_once(
-        self, request: ClaimRequest, names: Sequence[str], attempt: _Attempt
+        self, request: ClaimRequest, names: Sequence[str], attempt: ClaimAttempt
     ) -> Decided[Sequence[ClaimResult]]:
         """Claim one workspace for each of *names*, all of one preset."""
         checked, target = await find_target(self._store.pool, request, attempt.claim_id)
@@ -332,47 +281,6 @@ class Claims:
 
     # --- Both --------------------------------------------------------------------------------------------------------
 
-    def _new_attempt(
-        self,
-        request: ClaimTerms,
-        claim_id: str,
-        run: ClaimRun,
-        workflow_id: str | None = None,
-        *,
-        refused_run: ClaimRun | None = None,
-    ) -> _Attempt:
-        """Check what came from outside, and note what identifies it."""
-        check_request(request)
-        members = len(request.names) if isinstance(request, ClaimsRequest) else 0
-        check_claim_id(claim_id, members=members)
-        row_ids = member_ids(claim_id, members) if members else [claim_id]
-        return _Attempt(claim_id, row_ids, run, request, self._store.hash_request(request), workflow_id, refused_run)
-
-    async def _record_refusal(self, error: PrebuildsError, attempt: _Attempt) -> Sequence[ClaimResult]:
-        """Make *error* the answer of the attempt's run, and raise it once that is recorded.
-
-        Returns:
-            What the claims have won, when the database finds that they have: this is their answer whatever happened
-                since.
-        Raises:
-            PrebuildsError: *error*; or what the run was answered before.
-        """
-        if error.repeated:  # it decides nothing, and the next attempt may succeed
-            raise error
-        if attempt.refused_run is not None and isinstance(
-            error, ClaimIdReused
-        ):  # another run has the claim, and goes on
-            raise error
-        if isinstance(error, RAISED_BEFORE_THE_STATEMENT):
-            won = await self._store.won(attempt.row_ids, attempt.request_hash)
-            if won:
-                return won
-        run = attempt.refused_run or attempt.run
-        answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, run, error, attempt.request)
-        if isinstance(answer, PrebuildsError):
-            raise answer from error
-        return await self._store.won(attempt.row_ids, attempt.request_hash)
-
     def _start_what_follows(self, claimed: ClaimOutcome) -> None:
         """Count a decision that was made now, start its build, and have the pool refilled: all in the background."""
         if not claimed.decided_now:
@@ -382,18 +290,6 @@ class Claims:
             if claimed.build_open:
                 self._dispatcher.start_builds([claimed.result.build_id])
             self._dispatcher.nudge([claimed.preset_id])
-
-
-async def _retry_on_new_version(request: ClaimTerms, decide: Callable[[], Awaitable[T]]) -> T:
-    """Return what *decide* says; call it again when a version became active between its choice of a preset and its
-    claim, which only a claim by template can have."""
-    for tries_left in reversed(range(VERSION_TRIES_MAX)):
-        try:
-            return await decide()
-        except TemplateUnavailable:
-            if request.template is None or not tries_left:
-                raise
-    raise AssertionError("the last try returns or raises")
 
 
 def _annotate(claim_id: str, claimed: ClaimOutcome) -> None:
@@ -408,7 +304,7 @@ def _annotate(claim_id: str, claimed: ClaimOutcome) -> None:
     tracing.annotate({name: value for name, value in decided.items() if value is not None})
 
 
-def _waits(request: ClaimRequest, attempt: _Attempt) -> bool:
+def _waits(request: ClaimRequest, attempt: ClaimAttempt) -> bool:
     return request.on_empty is OnEmpty.WAIT and attempt.workflow_id is not None
 
 

@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused, StoreUnavailable
 from prebuilds.failures.database import CONNECTION_LOST, store_answers, store_unavailable
+from prebuilds.operations.claim_attempts import Decided
 from prebuilds.operations.claim_requests import first_of, nothing_ready
 from prebuilds.operations.claim_targets import find_target
-from prebuilds.operations.claims import WITHIN, Claims, Decided
+from prebuilds.operations.claims import WITHIN, Claims
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimsRequest, ClaimsResult
 from prebuilds.planning.lead_times import Outlook
 from prebuilds.planning.rules import Rules

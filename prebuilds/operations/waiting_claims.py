@@ -13,8 +13,8 @@ from uuid import UUID
 
 from prebuilds.api import StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
+from prebuilds.operations.claim_attempts import Decided
 from prebuilds.operations.claim_requests import UNSERVED
-from prebuilds.operations.claims import Decided
 from prebuilds.operations.direct_claims import DirectClaims
 from prebuilds.payloads import ClaimRequest, ClaimResult
 from prebuilds.store.claim_states import ClaimFound

@@ -18,7 +18,7 @@ from prebuilds.api import (
     TemplateUnavailable,
 )
 from prebuilds.operations import claim_targets
-from prebuilds.operations.claims import VERSION_TRIES_MAX
+from prebuilds.operations.claim_attempts import VERSION_TRIES_MAX
 from prebuilds.payloads import ClaimResult
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_offers import offers_of_template

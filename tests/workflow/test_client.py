@@ -37,7 +37,7 @@ LONG = "a" * 3000
 """Longer than the server takes as a search attribute's value, or as a workflow's id."""
 
 
-@workflow.defn(name="WorkspaceBuild")
+@workflow.defn(name="WorkspaceBuild", sandboxed=False)
 class TellsWhoStartedIt:
     """As an address. Who records a build knows its queue; a client does not."""
 
@@ -114,14 +114,14 @@ async def test_a_build_whose_workflow_was_terminated_is_started_again(dev: Workf
         assert (await client.wait_until_ready(build_id)).address == CLIENT
 
 
-@workflow.defn(name="ClaimWorkspace")
+@workflow.defn(name="ClaimWorkspace", sandboxed=False)
 class Refuses:
     @workflow.run
     async def run(self, claim: dict[str, Any]) -> None:
         raise ApplicationError("no such preset", type=PresetNotFound.__name__, non_retryable=True)
 
 
-@workflow.defn(name="ClaimWorkspace")
+@workflow.defn(name="ClaimWorkspace", sandboxed=False)
 class WaitsForASignal:
     def __init__(self) -> None:
         self._go = False

@@ -37,7 +37,7 @@ async def repeat(token: str) -> str:
     return token
 
 
-@workflow.defn(name="Repeats")
+@workflow.defn(name="Repeats", sandboxed=False)
 class Repeats:
     """Sends what it is given through each kind of payload, and fails with it when asked to."""
 

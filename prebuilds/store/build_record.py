@@ -30,7 +30,8 @@ SUPERSEDE = text("""
     UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
      WHERE workspace_id = :workspace_id AND status = 'pending' RETURNING id
 """)
-# Due again after a second, as in `RECORD`: should the cancellation never reach the workflow, the relay repeats it.
+# The build is due again after a second, as in `RECORD`. The relay then repeats a cancellation that the workflow has
+# missed.
 CANCEL_START = text("""
     UPDATE workspace_builds SET status = 'canceling', dispatches = 0, next_dispatch_at = now() + interval '1 second'
      WHERE workspace_id = :workspace_id AND status = 'running' AND transition = 'start' RETURNING id
@@ -49,7 +50,7 @@ ADVANCE_WORKSPACE = text("""
      WHERE id = :workspace_id
 """)
 
-# People's builds first, since people wait for them; then deletions, since they free room.
+# People's builds come first, since people wait for them. Deletions come next, since they free capacity.
 TAKE_DUE = text(f"""
     UPDATE workspace_builds b
        SET dispatches = b.dispatches + 1,

@@ -30,8 +30,8 @@ _BUILD = """
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
       LEFT JOIN presets p ON p.id = b.preset_id LEFT JOIN claims c ON c.workspace_id = w.id CROSS JOIN settings s
 """
-# Lock first, read in a second statement: after a lock wait, READ COMMITTED re-reads only the locked row, and the rows
-# that were joined with it would be as they were before.
+# Lock first, read in a second statement: after a lock wait, READ COMMITTED re-reads only the locked row. Rows joined
+# with it would be older than the wait.
 LOCK_WORKSPACE_OF = text("""
     SELECT FROM workspaces WHERE id = (SELECT workspace_id FROM workspace_builds WHERE id = :build_id)
        FOR NO KEY UPDATE

@@ -14,8 +14,8 @@ from prebuilds.store.claim_transactions import RetryTransaction, run_transaction
 from prebuilds.store.claims import ClaimOutcome, ClaimStore
 
 # A batch holds rows while it waits for others, which a single claim never does. So it first locks its preset's row, as
-# passes, `apply` and other batches do: they take turns. The template's row is locked too, so that its active version
-# stays what it is, and all members get the same one.
+# passes, `apply` and other batches do: only one of them runs at a time. The lock of the template's row keeps its active
+# version the same, so that all members get this version.
 _LOCK_FOR_BATCH = """
     SELECT p.id, o.name AS organization, o.limits
       FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
@@ -27,14 +27,14 @@ LOCK_FOR_BATCH = _LOCK_FOR_BATCH.format("""
        AND p.template_version_id = t.active_version_id
 """)
 
-# A prebuild of another preset than the locked one belongs to an older version, which may serve while a rollout runs.
+# A prebuild may be of another preset than the locked one: while a rollout runs, an older version may serve claims.
 IS_ACTIVE = """
     SELECT EXISTS (SELECT FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id
                     WHERE p.id = $1)
 """
 
 
-# All attempts of a run are one miss.
+# All attempts of a run count as one miss.
 RECORD_MISS = """
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_missed', $1, $2, $3,

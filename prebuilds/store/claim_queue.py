@@ -27,19 +27,19 @@ from prebuilds.store.kept_traces import keep_trace_of_claim
 from prebuilds.vocabulary import MissReason
 from prebuilds.vocabulary.owners import owner_key
 
-# NO KEY UPDATE, so that claims under way, whose rows refer to the preset's key, are not blocked. The template's row is
-# locked too, so that its active version stays what it is.
+# NO KEY UPDATE does not block concurrent claims, whose rows refer to the preset's key. The lock of the template's row
+# keeps its active version the same.
 LOCK_PRESET = """
     SELECT p.name, p.template_id FROM presets p JOIN templates t ON t.id = p.template_id
      WHERE p.id = $1 FOR NO KEY UPDATE OF p FOR SHARE OF t
 """
-# A leftover place of an earlier wait. The claim joins again at the end of the queue. Records no event.
+# Deletes the place of an earlier wait. The claim joins again at the end of the queue. This records no event.
 DELETE_LEFTOVER_PLACE = """
     DELETE FROM claim_queue
      WHERE claim_id = $1 AND (refusal IS NOT NULL OR deadline <= now() OR (template_id, preset_name) <> ($2, $3))
 """
-# A second attempt keeps the place. The workflow that asked last is the one to wake, and the relay's next check of it
-# counts from now.
+# A second attempt keeps the place. The relay wakes the workflow that asked last, and counts the time to its next check
+# of that workflow from now.
 TAKE_PLACE = """
     INSERT INTO claim_queue (claim_id, workflow_id, template_id, preset_name, request, secrets, request_hash, deadline,
                              owner_id, initiator_id)
@@ -63,22 +63,22 @@ POSITION = """
 """
 LOCK_PLACE = "SELECT workflow_id, refusal, request, request_hash FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
 # Lock the place first, read the answer in a second statement: after a lock wait, READ COMMITTED re-reads only the
-# locked row, and a joined one would be as it was before the hand-over.
+# locked row. A joined row would be older than the hand-over.
 ANSWER = """
     SELECT answer, request_hash, transferred_at IS NOT NULL AS transferred FROM claims
      WHERE id = $1 AND workspace_id IS NOT NULL
 """
-# For a claim that has its answer, whose event is recorded already. Records no event.
+# Ends the wait of a claim that has its answer. This records no event, since the answer's event exists already.
 DELETE_PLACE = "DELETE FROM claim_queue WHERE claim_id = $1"
 OWNER_AND_NAME = "jsonb_build_object('owner', request ->> 'owner', 'name', request ->> 'name')"
 """The fields of a request that an event shows."""
-# For a claim that leaves without an answer. Records the event.
+# Ends the wait of a claim that leaves without an answer, and records that as an event.
 DELETE_PLACE_AND_RECORD = f"""
     WITH gone AS (DELETE FROM claim_queue WHERE claim_id = $1 RETURNING request, left_by)
     INSERT INTO events (kind, actor, claim_id, data)
     SELECT 'claim_left', coalesce(left_by, request ->> 'initiator', request ->> 'owner'), $1, {OWNER_AND_NAME} FROM gone
 """
-# The workflow that leaves does not know who has cancelled it.
+# The workflow cannot record this later, since it does not know who has cancelled it.
 NOTE_WHO_LEAVES = "UPDATE claim_queue SET left_by = $2 WHERE claim_id = $1"
 LOCK_CLAIM = "SELECT request_hash, run, other_runs_after, workspace_id FROM claims WHERE id = $1 FOR UPDATE"
 

@@ -39,9 +39,8 @@ TAKE_DUE = text("""
  RETURNING q.claim_id, q.workflow_id, q.looked_after_at, q.decided_at IS NOT NULL AS decided,
            q.decided_at IS NULL AND q.deadline < now() - CAST(:grace AS interval) AS late
 """)
-# The claim's last run is answered, too. Deletes only a waiter that nobody has come back for since
-# it was read. A row that is locked is skipped: a hand-over
-# may hold it, and whoever holds rows of the queue may wait for another one, so a sweep that waited could deadlock.
+# Deletes a waiter only if nobody has asked for it since it was read, and answers the last run of its claim. It skips a
+# locked row: a hand-over may hold it and wait for another row of the queue, so a sweep that waited could deadlock.
 WITHDRAW = text(f"""
     WITH seen AS (
         SELECT q.claim_id

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.workspaces import record_release
 
-# It waits for a hand-over that is in the air, which the next statement then sees.
+# This statement waits for a concurrent hand-over, and the next statement then sees its result.
 LEAVE_QUEUE = text("""
     WITH gone AS (
         DELETE FROM claim_queue WHERE claim_id = ANY(:ids) RETURNING claim_id, request, decided_at
@@ -21,7 +21,7 @@ LEAVE_QUEUE = text("""
            jsonb_build_object('owner', request ->> 'owner', 'name', request ->> 'name')
       FROM gone WHERE decided_at IS NULL
 """)
-# The workspaces first, and on their own: a transfer that was waited for is seen by the next statement alone.
+# Lock the workspaces in a statement of its own: only the next statement sees a transfer that this one has waited for.
 LOCK_WORKSPACES = text("""
     SELECT id FROM workspaces WHERE id IN (SELECT workspace_id FROM claims WHERE id = ANY(:ids)) AND deleted_at IS NULL
      ORDER BY id FOR NO KEY UPDATE

@@ -50,8 +50,8 @@ PRESET = text(f"""
        AND EXISTS (SELECT FROM claim_queue q
                     WHERE q.template_id = t.id AND q.preset_name = p.name AND q.decided_at IS NULL)
 """)
-# Waits for a waiter that looks up its place or leaves at this moment: that is short, and holds no lock that we need.
-# Skips a waiter whose claim's row is held by a retry of its own claim: that may be waiting for our locks.
+# Waits for a waiter that looks up its place or leaves now: its transaction is short, and holds no lock that we need.
+# Skips a waiter whose claim's row is held by a retry of its own claim: the retry may be waiting for our locks.
 HEAD = text("""
     SELECT q.claim_id, q.workflow_id, q.request, q.secrets, q.request_hash, q.owner_id, q.initiator_id,
            q.traceparent, clock_timestamp() - q.queued_at AS waited, c.workspace_id AS won
@@ -92,7 +92,7 @@ REACHED_LIMIT = text("""
     SELECT limit_name, maximum, used FROM reached_limit(:organization_id, :owner_id, CAST(:limits AS jsonb))
      WHERE limit_name IS NOT NULL
 """)
-# Recorded once for each claim and limit, since the relay tries again every two seconds.
+# The event is recorded once for each claim and limit, since the relay tries again every two seconds.
 RECORD_PASSED_OVER = text("""
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_passed_over', 'queue', :preset_id, :claim_id, CAST(:data AS jsonb)

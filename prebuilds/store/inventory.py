@@ -23,11 +23,11 @@ QUEUES_MAX = 3
 TAKE_TURN = text("""
     UPDATE settings SET inventory_at = now() WHERE inventory_at <= now() - CAST(:interval AS interval) RETURNING 1
 """)
-# The hosts of each version are found one after the other in an index (`workspaces_places_idx`), whatever the number of
-# workspaces on each: `found` has the first host of a version, and then the next one after it, null last. For each, the
-# workspace counts that lives, or was deleted last.
-# For a driver that acts on one host, the host is recorded before it makes anything. So a workspace without a host whose
-# build has begun can be served by any host: it is inspected through the plain queue, which may have its own account.
+# `found` jumps in an index (`workspaces_places_idx`) from each host of a version to the next one, null last. So the
+# number of workspaces on a host does not matter. A host counts by its live workspaces, or by the one that was deleted
+# last. A driver that acts on one host records this host before it creates anything. So any host can serve a workspace
+# that has no host and whose build has begun. It is inspected through the plain queue, which may have an account of its
+# own.
 PLACES = text("""
     WITH RECURSIVE found AS (
         SELECT v.id AS version_id, first.host, first.known
@@ -106,7 +106,7 @@ FORGET = text("""
     DELETE FROM inventory_sightings
      WHERE provisioner = :provisioner AND place = :place AND workspace_id = ANY(CAST(:ids AS uuid[]))
 """)
-# Old sightings are of places that are not inspected any more, since they have no workspaces left.
+# A place without workspaces is not inspected any more. Its sightings become old, and are deleted here.
 FORGET_OLD = text("DELETE FROM inventory_sightings WHERE last_seen_at < now() - CAST(:recently AS interval)")
 
 

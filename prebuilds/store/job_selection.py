@@ -36,7 +36,7 @@ _PARTS = (_UNFINISHED, _ENDED_BADLY, (BuildStatus.SUCCEEDED,))
 _INITIATOR = "b.initiator_id = (SELECT id FROM users WHERE key = :initiator)"
 _AFTER = "b.created_at <= :after_at AND (b.created_at < :after_at OR b.id > :after_id)"
 _ORDER = "ORDER BY b.created_at DESC, b.id"
-# Not all builds of an organization, but those of its versions: each version's newest are found by an index.
+# The builds of an organization are selected by its versions: an index finds the newest builds of each version.
 _VERSIONS = "(SELECT id FROM template_versions WHERE template_id = ANY(CAST(:templates AS uuid[]))) AS versions"
 _VERSIONS_WITHIN = """
     (SELECT v.id FROM template_versions v JOIN templates t ON t.id = v.template_id

@@ -22,7 +22,7 @@ OWNER = NAME = "prebuilds-lint"
 MADE_UP = "1029384756"
 """The value for every claim parameter: a text that is also a number, for modules that expect one."""
 
-# The newest first: claims take the oldest, and so seldom wait for the plan.
+# The newest prebuilds come first. Claims take the oldest ones, so they seldom wait for the plan.
 LIST_READY = text(f"""
     SELECT w.id, w.latest_build, w.host, v.queue
       FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id

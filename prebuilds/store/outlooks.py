@@ -16,7 +16,7 @@ from prebuilds.store.presets import find_preset
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.vocabulary import PREBUILDS_USER_ID, Stage
 
-# By the path: a new version makes a new preset, whose creations take as long as those of the preset before.
+# Presets count by their path: a new version has a new preset, whose creations take as long as those of the old one.
 DURATIONS = text("""
     SELECT p.id, d.duration
       FROM presets p,
@@ -31,7 +31,7 @@ DURATIONS = text("""
      WHERE p.id = ANY(CAST(:ids AS uuid[]))
 """)
 
-# What a build before has paused. The index of it has nothing of pools that never had a standby.
+# Selects builds that resumed what the build before had paused. Their index has no rows of pools without a standby.
 PROMOTIONS = text("""
     SELECT p.id, d.stage, d.duration
       FROM presets p,

@@ -34,7 +34,8 @@ PRESET_BY_PATH = text(
     f"{_PRESETS} WHERE {_PATH} AND t.deleted_at IS NULL AND p.template_version_id = t.active_version_id"
 )
 ANY_PRESET_BY_ID = text(f"{_PRESETS} WHERE p.id = :id")
-# The active one of the live template first, else what came last; ids of one path differ by version and generation.
+# Several presets have the same path: one for each version and generation. The active one of the live template comes
+# first. The others follow, the newest first.
 ANY_PRESETS_BY_PATH = text(f"""
     {_PRESETS} WHERE {_PATH}
      ORDER BY t.deleted_at DESC NULLS FIRST, p.template_version_id = t.active_version_id DESC, v.number DESC

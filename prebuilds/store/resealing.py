@@ -25,8 +25,8 @@ WINDOW = 5000
 """Builds that one statement looks at. Few have a state, and no index finds these."""
 WAITING, CLAIMS, STATES, REQUEST_KEY = "waiting", "claims", "states", "request_key"
 
-# In the order of the rows' keys: a value that no key opens stays as it is, and must not be read again and again.
-# Waiting claims come first: a hand-over moves a value from there to `claim_secrets`, which is looked at afterwards.
+# Rows are read in the order of their keys, each only once: a value that no key opens stays unchanged.
+# Waiting claims are read first, since a hand-over may move a value from there to `claim_secrets`, which is read later.
 FIND = {
     WAITING: text("""
         SELECT claim_id AS row, secrets AS sealed FROM claim_queue

@@ -125,11 +125,11 @@ MISSES = text(f"""
     SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_claims
 """)
 
-# In the order of their numbers and without a gap, so that one number says which are gone. The newest event stays
-# whatever its age: a witness that has seen it knows by it that the database has lost nothing. Workers of the first
-# release do not know that number. They take the database for restored when it lacks an event younger than 90 days, so
-# none goes before they have ended. The deletion names its rows in an array: by a join, or by the bound, PostgreSQL 14
-# reads all events.
+# Events are removed in the order of their numbers without a gap, so that one number says which ones are gone. The
+# newest event stays at any age: a witness that has seen it can tell by it that the database has lost nothing. Workers
+# of the first release do not know that number. They take the database for restored when it lacks an event younger than
+# 90 days, so younger events stay until these workers have ended. The deletion lists its rows in an array: with a join,
+# or with the bound as its condition, PostgreSQL 14 reads all events.
 EVENTS = text("""
     WITH first AS MATERIALIZED (
         SELECT id, at FROM events WHERE id > coalesce(CAST(:removed_event AS bigint), 0) ORDER BY id LIMIT :limit

@@ -28,7 +28,7 @@ BEGIN = text("""
     VALUES (:id, :template_id, :from_version_id, :to_version_id, :from_number, :to_number, :from_presets,
             CAST(:policy AS jsonb), :by, :canary_state, :leaves)
 """)
-# Only presets that the caller has locked or made. On an inactive preset the column has no meaning (`lock_canary.sql`).
+# The caller has locked or created these presets. On an inactive preset the column has no meaning (`lock_canary.sql`).
 STOP_SHARING = text("""
     UPDATE presets SET canary_rollout_id = NULL
      WHERE id = ANY(CAST(:presets AS uuid[])) AND canary_rollout_id IS NOT NULL

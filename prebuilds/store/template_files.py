@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.provisioners.kit.trees import KeptTree
 
-# Compared by content, since a row may be damaged. Another compressor's archive of the same files is replaced, too.
+# Files are compared by content, since a row may be damaged. An archive of the same files by another compressor is
+# replaced as well.
 HAS_FILES = text("""
     SELECT EXISTS (SELECT FROM template_files WHERE digest = :digest AND sha256(archive) = :archive_sha256)
 """)

@@ -53,7 +53,7 @@ CREATE = text("""
     SELECT :id, :name, :digest, :scopes, :user_id, s.epoch, :by, now() + CAST(:life AS interval) FROM settings s
  RETURNING expires_at
 """)
-# Also one that has expired, since its name is taken until then.
+# An expired token is revoked as well, since this frees its name.
 REVOKE = text("""
     UPDATE tokens SET revoked_at = now(), revoked_by = :by WHERE name = :name AND revoked_at IS NULL RETURNING id
 """)

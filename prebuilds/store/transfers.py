@@ -50,7 +50,7 @@ MAY_OWN = text("""
 END_CLAIM = text("""
     UPDATE claims SET transferred_at = now() WHERE workspace_id = :id AND transferred_at IS NULL
 """)
-# Finds the result of the same request when it is sent again with the path of before.
+# Finds the result of an earlier attempt when a request is sent again with the former path.
 DONE_BEFORE = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
      WHERE u.key = :key AND w.name = :name AND w.deleted_at IS NULL

@@ -49,7 +49,7 @@ READ_CONTENT = text("""
                        FROM presets p WHERE p.template_version_id = v.id), '{}') AS parameters
       FROM template_versions v WHERE v.id = :version_id
 """)
-# Workspaces that are ready, paused, or being created.
+# Counts prebuilds that are ready, paused, or being created.
 COUNT_PREBUILDS = text(f"""
     SELECT w.preset_id, count(*) AS prebuilds FROM workspaces w
      WHERE w.preset_id = ANY(CAST(:ids AS uuid[])) AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
@@ -81,7 +81,7 @@ SET_WINDOW = text("""
 """)
 RESET_HOLDS = text("UPDATE presets SET limit_reset_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))")
 
-# In the order in which claims lock them.
+# The rows are locked in the order in which claims lock them.
 SET_EXPIRY = text("""
     UPDATE workspaces w SET expires_at = expiry_of(w.created_at, CAST(:expire_after AS interval))
       FROM (SELECT id FROM workspaces WHERE claimable_preset_id = :preset_id

@@ -15,8 +15,9 @@ from prebuilds.store.reach import WITHIN_REACH, reach_values
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 from prebuilds.vocabulary.owners import owner_key
 
-# `vanished`: its owner was warned since the latest start, and the last inspection still found nothing that runs.
-# The subselect of `prebuilt` is no EXISTS: the planner would answer that for all rows at once, from every build ever.
+# `vanished` is true if the owner was warned since the latest start, and the last inspection still found nothing
+# running. `prebuilt` is a scalar subselect and not an EXISTS, which the planner would answer for all rows at once from
+# all builds.
 WORKSPACES = """
     SELECT w.id, w.name, owner.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
            v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,

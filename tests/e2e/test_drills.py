@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from tests.e2e.dev_stack import DevStack, until
@@ -63,9 +64,10 @@ def test_a_broken_hand_over_is_found_before_a_person_finds_it(stack: DevStack) -
 
 def test_a_workspace_is_tried_and_released(stack: DevStack) -> None:
     apply(stack, "tried", {"http": {"path": "/claim-me", "status": 404}})
+    begun = time.monotonic()
     drill = drilled(stack, "tried/python/small")
     assert (drill["status"], drill["stage"], drill["version"]) == ("succeeded", None, 1), drill
-    assert 0 < drill["usable_seconds"] < 30
+    assert 0 < drill["usable_seconds"] < time.monotonic() - begun
     assert not workspaces(stack)
     stack.wait_whole("tried")
 

@@ -55,7 +55,7 @@ async def running(driver: ContainerProvisioner) -> dict[UUID, bool]:
 
 
 async def becomes(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not await is_so():
             await asyncio.sleep(0.02)
     assert what

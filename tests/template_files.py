@@ -40,7 +40,7 @@ organizations:
               - {cron: "* 8-18 * * 1-5", instances: 10}
               - {cron: "* 19-20 * * 1-5", min: 4}
             ready_by: true
-            target: {hit_rate: 0.99, min: 2, max: 40, max_idle: 20, mode: act}
+            target: {hit_rate: 0.99, min: 2, max: 40, max_idle: 20, max_paused: 30, paused_cost: 0.2, mode: act}
             cost_per_hour: 0.12
             standby: {paused: 5}
             max_concurrent: 10

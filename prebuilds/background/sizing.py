@@ -12,15 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.planning.lead_times import head_start, lead_time
-from prebuilds.planning.sizing.choosing import FIRST, Choice, choose
+from prebuilds.planning.sizing.choosing import FIRST, Choice
 from prebuilds.planning.sizing.demand import Demand
-from prebuilds.planning.sizing.following import next_size
-from prebuilds.planning.sizing.rules import HISTORY_DAYS
+from prebuilds.planning.sizing.following import Next, next_size
+from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.rules import HISTORY_DAYS, Fixed
 from prebuilds.planning.sizing.shrinking import WARRANTED_LEADS, sizes_of_json, sizes_to_json
 from prebuilds.planning.sizing.stored import rule_to_json
 from prebuilds.planning.sizing.target import SizeTarget
+from prebuilds.planning.sizing.tiers import Spares, choose_tiers
 from prebuilds.store.demand import read_demand
-from prebuilds.store.outlooks import read_durations
+from prebuilds.store.outlooks import read_durations, read_measured
 from prebuilds.store.sizes import Sized, Turn, count_members, followed_rule, record_head_start, record_size, take_turns
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,8 @@ INTERVAL_S = 5.0
 CHOSEN_FOR = timedelta(hours=6)
 """The time after which a rule is chosen again. A choice replays two weeks: about two seconds of CPU."""
 TRY_AGAIN_AFTER = timedelta(minutes=30)
-"""The time after which a rule is chosen again if the history was too short for the last choice."""
+"""The time after which a rule is chosen again if the history was too short for the last choice, or if no promotion was
+measured for a target that allows paused prebuilds."""
 CLAIMS_REPLAYED_MAX = 20_000
 """Maximum number of claims, the newest ones, by which a rule is chosen; ten times as many for a busy day
 (`Demand.newest`). It bounds the cost of a choice."""
@@ -99,26 +102,68 @@ class Sizer:
         rule, outcome, chosen_at = followed_rule(turn.rule) or FIRST, turn.outcome, turn.chosen_at
         if turn.chosen_for != turn.target:
             outcome, chosen_at = None, None
+        # The last one is what was wanted last. Until a choice for a changed target, it stays.
+        wanted = [one.size for one in sizes_of_json(turn.paused_holding)][-1:] if policy.max_paused else []
         now = asyncio.get_running_loop().time
         if (chosen_at is None or _is_stale(turn, chosen_at)) and now() >= self._choose_from:
             demand = await self._demand(turn, HISTORY_DAYS * 24 * 60)
+            spares = await self._spares(turn, policy)
             begun = now()
-            choice = await asyncio.to_thread(_choose, demand, policy, lead_s)
+            choice = await asyncio.to_thread(_choose, demand, policy, lead_s, spares)
             self._choose_from = now() + REST_AFTER_CHOICE * (now() - begun)
-            rule, outcome, chosen_at = choice.rule, describe(choice), turn.sized_at
+            rule, outcome, chosen_at = choice.rule, describe(choice, spares), turn.sized_at
+            # Without enough history, or before a promotion was measured, the count is as it is written.
+            wanted = [] if spares is None or not choice.tried else [choice.paused]
         demand = await self._demand(turn, rule.lookback_min(lead_s) + policy.bounds.cool_down(lead_s))
         holding = sizes_of_json(turn.holding)
         found = await asyncio.to_thread(
             next_size, rule, demand, lead_s, policy.bounds, at=turn.sized_at, before=turn.size, holding=holding
         )
+        size = await self._settled(turn, found, lead_s)
+        paused, paused_holding = None, []
+        for count in wanted:
+            of_paused = next_size(
+                Fixed(count),
+                demand,
+                lead_s,
+                Bounds(max=policy.max_paused),
+                at=turn.sized_at,
+                before=turn.standby if turn.paused is None else turn.paused,
+                holding=sizes_of_json(turn.paused_holding),
+            )
+            paused = await self._settled(turn, of_paused, lead_s, paused=True)
+            paused_holding = sizes_to_json(of_paused.holding)
+        return Sized(
+            size,
+            sizes_to_json(found.holding),
+            rule_to_json(rule),
+            rule.name,
+            outcome,
+            lead_s,
+            chosen_at,
+            paused,
+            paused_holding,
+        )
+
+    async def _settled(self, turn: Turn, found: Next, lead_s: float, *, paused: bool = False) -> int:
+        """Return the size of a tier to follow, which deletes no member that is too young, given its cost."""
         young = 0
         if found.shrinks:
             since = turn.sized_at - timedelta(seconds=WARRANTED_LEADS * lead_s)
             async with self._engine.connect() as connection:
-                young = await count_members(connection, turn.preset_id, since, turn.sized_at)
-        return Sized(
-            found.size(young), sizes_to_json(found.holding), rule_to_json(rule), rule.name, outcome, lead_s, chosen_at
-        )
+                young = await count_members(connection, turn.preset_id, since, turn.sized_at, paused=paused)
+        return found.size(young)
+
+    async def _spares(self, turn: Turn, policy: SizeTarget) -> Spares | None:
+        """Return the paused prebuilds that may be chosen, with their measured times; None if the target allows none,
+        and until a promotion or a resume of the preset was measured."""
+        if not policy.max_paused:
+            return None
+        async with self._engine.connect() as connection:
+            measured = (await read_measured(connection, [turn.preset_id], [turn.preset_id]))[turn.preset_id]
+        if measured.has_resumed:
+            return measured.spares(policy.max_paused, policy.paused_cost)
+        return spares_before(turn.outcome, policy)
 
     async def _demand(self, turn: Turn, minutes: int) -> Demand:
         """The demand of the last whole minutes before the turn."""
@@ -127,15 +172,31 @@ class Sizer:
             return await read_demand(connection, turn.template_id, turn.preset_name, begins_at, minutes, turn.timezone)
 
 
-def _choose(demand: Demand, policy: SizeTarget, lead_s: float) -> Choice:
-    return choose(demand.newest(CLAIMS_REPLAYED_MAX), policy.target, policy.bounds, lead_s)
+def _choose(demand: Demand, policy: SizeTarget, lead_s: float, spares: Spares | None) -> Choice:
+    return choose_tiers(demand.newest(CLAIMS_REPLAYED_MAX), policy.target, policy.bounds, lead_s, spares)
 
 
-def describe(choice: Choice) -> dict[str, Any]:
-    """What a choice came to, as a JSON value: the rule that is followed first, then the cheapest others that met."""
-    chosen = [tried for tried in choice.tried if tried.rule == choice.rule]
-    others = [tried for tried in choice.tried if tried.met and tried.affordable and tried.rule != choice.rule]
-    return {
+def spares_before(outcome: Mapping[str, Any] | None, policy: SizeTarget) -> Spares | None:
+    """Return the paused prebuilds with the times of an earlier choice, for when retention has removed the builds by
+    which these were measured; None without any."""
+    times = [(outcome or {}).get(name) for name in ("promotion_seconds", "resume_seconds")]
+    promotion_s, resume_s = times
+    if promotion_s is None or resume_s is None:
+        return None
+    return Spares(policy.max_paused, promotion_s, resume_s, policy.paused_cost)
+
+
+def describe(choice: Choice, spares: Spares | None = None) -> dict[str, Any]:
+    """What a choice came to, as a JSON value: the rule that is followed first, then the cheapest others that met.
+
+    Args:
+        spares: The paused prebuilds of which the choice was free; None: of none.
+    """
+    followed = (choice.rule, choice.paused)
+    chosen = [tried for tried in choice.tried if (tried.rule, tried.paused) == followed]
+    others = [t for t in choice.tried if t.met and t.affordable and (t.rule, t.paused) != followed]
+    measured = {} if spares is None else {"promotion_seconds": spares.promotion_s, "resume_seconds": spares.resume_s}
+    return measured | {
         "met": choice.met,
         "enough_history": bool(choice.tried),
         "tried": [
@@ -147,6 +208,7 @@ def describe(choice: Choice) -> dict[str, Any]:
                 "member_hours": tried.score.member_hours,
                 "met": tried.met,
             }
+            | ({} if spares is None else {"paused": tried.paused})
             for tried in [*chosen, *others][: ALTERNATIVES_SHOWN + 1]
         ],
     }
@@ -154,5 +216,6 @@ def describe(choice: Choice) -> dict[str, Any]:
 
 def _is_stale(turn: Turn, chosen_at: datetime) -> bool:
     outcome: Mapping[str, Any] = turn.outcome or {}
-    followed_for = CHOSEN_FOR if outcome.get("enough_history") else TRY_AGAIN_AFTER
+    lacks_promotion = "max_paused" in (turn.target or {}) and "promotion_seconds" not in outcome
+    followed_for = CHOSEN_FOR if outcome.get("enough_history") and not lacks_promotion else TRY_AGAIN_AFTER
     return not timedelta(0) <= turn.sized_at - chosen_at <= followed_for  # negative if a clock was set back

@@ -109,7 +109,9 @@ def _describe_preset(found: PresetExplanation) -> str:
     base = "it has no pool" if found.base is None else f"base {found.base}"
     held = f"; creation held: {held_in_words(found.held, found.held_until)}" if found.held else ""
     unsure = "" if found.settings_recorded else "; the settings of that time are not recorded, these are the oldest"
-    head = f"{found.preset} at {clock(found.at, None)}: desired {found.desired}{by}, {base}{held}{unsure}"
+    chosen = " by its target" if found.paused_sized else ""
+    paused = f", paused {found.paused}{chosen}" if found.paused or found.paused_sized else ""
+    head = f"{found.preset} at {clock(found.at, None)}: desired {found.desired}{by}{paused}, {base}{held}{unsure}"
     return "\n".join([head, f"preset {found.preset_id}", *_describe_events(found.events, found.at)])
 
 

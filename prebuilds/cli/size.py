@@ -39,11 +39,12 @@ def size(
         Path | None, typer.Option(help="Replay these claims instead: a time in the first column of each line")
     ] = None,
     lead: Annotated[str | None, typer.Option(help="The lead time to assume, such as 60s; as it was measured")] = None,
-    paused: Annotated[
-        int, typer.Option(help="Try up to so many paused prebuilds beside a fixed number of ready ones")
+    max_paused: Annotated[
+        int, typer.Option(help="Try up to so many paused prebuilds beside ready ones; 0: as the preset's own target")
     ] = 0,
     paused_cost: Annotated[
-        float | None, typer.Option(help="What a paused prebuild costs, as a share of a ready one; 0.1")
+        float | None,
+        typer.Option(help="What a paused prebuild costs, as a share of a ready one; as in the preset's target, or 0.1"),
     ] = None,
     promotion: Annotated[
         str | None, typer.Option(help="How long a paused prebuild takes to be ready, such as 2s; as it was measured")
@@ -54,7 +55,6 @@ def size(
 
     async def go() -> None:
         from prebuilds.planning.sizing.question import SizeQuestion
-        from prebuilds.planning.sizing.tiers import PAUSED_COST
 
         hit_rate, wait = (None, None) if target is None else read_target(target)
         question = SizeQuestion(
@@ -63,8 +63,8 @@ def size(
             last=duration(last, "last"),
             lead=None if lead is None else duration(lead, "lead"),
             times=None if csv is None else read_times(csv),
-            paused_max=paused,
-            paused_cost=PAUSED_COST if paused_cost is None else paused_cost,
+            max_paused=max_paused,
+            paused_cost=paused_cost,
             promotion=None if promotion is None else duration(promotion, "promotion"),
         )
         async with operations() as system:
@@ -143,9 +143,10 @@ def _summary(report: SizeReport) -> str:
         f"between {wanted.min} and {wanted.max}{idle}"
     )
     if report.promotion_seconds is not None:
+        tried = f"; up to {wanted.max_paused} are tried" if wanted.max_paused else ""
         text = (
             f"{text}\nA paused prebuild is ready {report.promotion_seconds:.1f} s after its claim, and costs "
-            f"{report.paused_cost:g} of a ready one. HOURS are those of ready ones and of creations."
+            f"{report.paused_cost:g} of a ready one{tried}. HOURS are those of ready ones and of creations."
         )
     if report.windows:
         windows = "; ".join(f"{window.cron}: {window.count}" for window in report.windows)

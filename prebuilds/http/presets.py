@@ -15,7 +15,6 @@ from prebuilds.http.guard import Guarded
 from prebuilds.http.page.size_chart import draw_sizes, stand_alone
 from prebuilds.planning.policy import Action
 from prebuilds.planning.sizing.question import LAST_MAX, PAUSED_MAX, SizeQuestion
-from prebuilds.planning.sizing.tiers import PAUSED_COST
 from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExplanation, PresetPage, SizeReport
 
 router = APIRouter(prefix="/v1/presets", tags=["presets"])
@@ -47,11 +46,17 @@ class SizeQuery(RequestFields):
         None, gt=0, le=86400, description="The lead time to assume; without it, as it was measured"
     )
 
-    paused_max: int = Field(
-        0, ge=0, le=PAUSED_MAX, description="Up to how many paused prebuilds are tried beside a fixed size"
+    max_paused: int = Field(
+        0,
+        ge=0,
+        le=PAUSED_MAX,
+        description="Up to how many paused prebuilds are tried; 0: as many as the preset's target allows",
     )
-    paused_cost: float = Field(
-        PAUSED_COST, ge=0, le=1, description="What a paused prebuild costs, as a share of a ready one"
+    paused_cost: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="What a paused prebuild costs, as a share of a ready one; without it, the target's, or 0.1",
     )
     promotion_seconds: float | None = Field(
         None, gt=0, le=86400, description="How long a paused prebuild takes to be ready; without it, as it was measured"
@@ -66,7 +71,7 @@ class SizeQuery(RequestFields):
             wait_p95=None if self.wait_p95_seconds is None else timedelta(seconds=self.wait_p95_seconds),
             last=timedelta(seconds=self.last_seconds),
             lead=None if self.lead_seconds is None else timedelta(seconds=self.lead_seconds),
-            paused_max=self.paused_max,
+            max_paused=self.max_paused,
             paused_cost=self.paused_cost,
             promotion=None if self.promotion_seconds is None else timedelta(seconds=self.promotion_seconds),
         )

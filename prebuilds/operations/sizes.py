@@ -18,7 +18,7 @@ from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.question import SizeQuestion, check_question, demand_of
 from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.target import SizeTarget
-from prebuilds.planning.sizing.tiers import Spares
+from prebuilds.planning.sizing.tiers import PAUSED_COST, Spares
 from prebuilds.planning.sizing.what_if import Line, WhatIf, what_if
 from prebuilds.planning.snapshot import Preset
 from prebuilds.store.demand import find_pool, read_demand
@@ -60,7 +60,8 @@ class SizeOperations:
                 found = await find_preset(connection, preset)
                 snapshot = await snapshot_preset(connection, found.id, rules)
                 pool = await find_pool(connection, found.id)
-                with_paused = [found.id] if snapshot.preset.standby or question.paused_max else []
+                wanted = _wanted(question, snapshot.preset)
+                with_paused = [found.id] if snapshot.preset.standby or wanted.max_paused else []
                 measured = (await read_measured(connection, [found.id], with_paused))[found.id]
                 if question.times is None:
                     minutes = int(question.last.total_seconds() // 60)
@@ -75,14 +76,25 @@ class SizeOperations:
             raise InvalidInput.field(
                 "lead", "is needed: no creation of this preset was measured yet", "give one, such as 60s"
             )
-        wanted = _wanted(question, snapshot.preset)
         demand = demand.newest(CLAIMS_MAX)
-        spares = _spares(question, measured, lead) if with_paused else None
+        spares = _spares(question, wanted, measured, lead) if with_paused else None
         found_out = await in_turn(_replayed, demand, wanted, snapshot.preset, lead.total_seconds(), spares)
         return _report(snapshot.preset, demand, wanted, lead, found_out, pool.cost_per_hour, spares)
 
 
 def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
+    """Return the preset's own target, as far as the question does not ask for another one."""
+    wanted, own = _target(question, preset), preset.target
+    most = 0 if own is None else own.max_paused
+    cost = PAUSED_COST if own is None else own.paused_cost
+    return replace(
+        wanted,
+        max_paused=question.max_paused or most,
+        paused_cost=cost if question.paused_cost is None else question.paused_cost,
+    )
+
+
+def _target(question: SizeQuestion, preset: Preset) -> SizeTarget:
     own = preset.target
     bounds = own.bounds if own is not None else BOUNDS
     idle_max = own.target.idle_max if own is not None else None
@@ -93,11 +105,14 @@ def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
     return SizeTarget(Target(hit_rate=question.hit_rate or HIT_RATE, idle_max=idle_max), bounds, acts=False)
 
 
-def _spares(question: SizeQuestion, measured: Measured, lead: timedelta) -> Spares:
+def _spares(question: SizeQuestion, wanted: SizeTarget, measured: Measured, lead: timedelta) -> Spares:
     """Before a promotion was measured, one takes as long as a creation, so that paused prebuilds show no gain."""
-    promotion = question.promotion or measured.promotion or lead
-    resume = question.promotion or measured.resume_lead or lead
-    return Spares(question.paused_max, promotion.total_seconds(), resume.total_seconds(), question.paused_cost)
+    given = () if question.promotion is None else (question.promotion,)
+    known = replace(measured, promotions=given, resumes=given) if given else measured
+    known = known if known.has_resumed else replace(known, resumes=[lead])
+    spares = known.spares(wanted.max_paused, wanted.paused_cost)
+    assert spares is not None  # noqa: S101 - a resume is known
+    return spares
 
 
 def _replayed(
@@ -125,6 +140,7 @@ def _report(
         min=wanted.bounds.min,
         max=wanted.bounds.max,
         max_idle=wanted.target.idle_max,
+        max_paused=wanted.max_paused,
     )
     return SizeReport(
         preset=preset.path,
@@ -152,7 +168,7 @@ def _report(
             )
             for part in found.parts
         ],
-        suggestion=_suggestion(target, found),
+        suggestion=_suggestion(wanted, found),
     )
 
 
@@ -177,15 +193,17 @@ def _line(line: Line, cost_per_hour: float | None, spares: Spares | None) -> Siz
     )
 
 
-def _suggestion(target: SizeWanted, found: WhatIf) -> str:
-    """The target as a line of YAML, its largest size twice the peak that the replay came to; or counts of both tiers,
-    where these are the cheapest."""
+def _suggestion(wanted: SizeTarget, found: WhatIf) -> str:
+    """The target as a line of YAML, its largest size twice the peak that the replay came to; with the paused prebuilds
+    to begin with, where some were chosen."""
+    target, bounds = wanted.target, wanted.bounds
     chosen = next(line for line in found.lines if line.chosen)
-    if chosen.pair:
-        return f"instances: {chosen.size_now}\nstandby: {{paused: {chosen.paused}}}"
-    wish = (
-        f"hit_rate: {target.hit_rate:g}" if target.hit_rate is not None else f"wait_p95: {target.wait_p95_seconds:g}s"
-    )
-    largest = min(max(2 * chosen.score.idle_peak, target.min, 1), target.max)
-    idle = "" if target.max_idle is None else f", max_idle: {target.max_idle:g}"
-    return f"target: {{{wish}, min: {target.min}, max: {largest}{idle}, mode: suggest}}"
+    wish = f"hit_rate: {target.hit_rate:g}" if target.hit_rate is not None else f"wait_p95: {target.wait_p95_s:g}s"
+    largest = min(max(2 * chosen.score.idle_peak, bounds.min, 1), bounds.max)
+    idle = "" if target.idle_max is None else f", max_idle: {target.idle_max:g}"
+    paused, standby = "", ""
+    if wanted.max_paused and chosen.paused:
+        cost = "" if wanted.paused_cost == PAUSED_COST else f", paused_cost: {wanted.paused_cost:g}"
+        paused = f", max_paused: {wanted.max_paused}{cost}"
+        standby = f"\nstandby: {{paused: {chosen.paused}}}"
+    return f"target: {{{wish}, min: {bounds.min}, max: {largest}{idle}{paused}, mode: suggest}}{standby}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prebuilds.planning.plan import state_of
+from prebuilds.planning.sizing.tiers import PAUSED_COST, Spares
 from prebuilds.planning.snapshot import PresetSnapshot, is_expired
 from prebuilds.planning.state import PoolState, desired_at
 from prebuilds.planning.tiers import NO_STANDBY
@@ -70,6 +71,18 @@ class Measured:
         """The median wait of a claim of a paused prebuild; before one was measured, the lead time."""
         found = self.promotions or self.resumes
         return timedelta(seconds=statistics.median(one.total_seconds() for one in found)) if found else self.lead
+
+    @property
+    def has_resumed(self) -> bool:
+        """Whether a promotion or a resume was measured, so that the two figures above are not those of a creation."""
+        return bool(self.promotions or self.resumes)
+
+    def spares(self, most: int, cost: float = PAUSED_COST) -> Spares | None:
+        """Return the paused prebuilds that a pool may have, with their measured times; None if nothing was measured."""
+        promotion, resume = self.promotion, self.resume_lead
+        if promotion is None or resume is None:
+            return None
+        return Spares(most, promotion.total_seconds(), resume.total_seconds(), cost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ def _want(item: PresetCounts, pool: Sequence[PresetCounts] | None, snapshot: Glo
         return PoolWant(0, 0, 0)
     members = sum(one.counts.usable_members for one in pool or [item])
     state = pool_state(preset, item.counts, item.history, snapshot)
-    wanted = state.target + (preset.standby if preset.active else 0)
+    wanted = state.target + (preset.desired_paused if preset.active else 0)
     # The other presets get the share that a held preset cannot use. While the new generation of a rollout is held, the
     # old ones stay, and claimed members are replaced in them.
     if pool is None and state.held is not None and state.held.reason.lasts:

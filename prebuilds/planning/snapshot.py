@@ -58,7 +58,9 @@ class Preset:
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
     standby: int = 0
-    """Number of prebuilds that should be paused, beside those that should be ready."""
+    """Number of prebuilds that should be paused as it is written, beside those that should be ready."""
+    sized_paused: int | None = None
+    """Number of paused prebuilds that was chosen for its target; None: none was chosen yet."""
     max_concurrent: int | None = None
     """Maximum number of creations and deletions under way at a time; None for no limit."""
     pool_members: int | None = None
@@ -75,6 +77,20 @@ class Preset:
     def path(self) -> str:
         """`organization/template/preset`."""
         return f"{self.organization}/{self.template}/{self.name}"
+
+    @property
+    def desired_paused(self) -> int:
+        """Number of prebuilds that should be paused: what was chosen for the target where the pool follows it, and
+        otherwise what is written."""
+        if self.target is None or self.sized_paused is None or not self.follows_paused:
+            return self.standby
+        return min(self.sized_paused, self.target.max_paused)
+
+    @property
+    def follows_paused(self) -> bool:
+        """Whether the number of its paused prebuilds is the one that was chosen for its target."""
+        acts = self.target is not None and self.target.acts and self.target.max_paused > 0
+        return acts and self.sized_paused is not None
 
     @property
     def early(self) -> timedelta:

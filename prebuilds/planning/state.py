@@ -106,7 +106,7 @@ def desired_outside_windows(preset: Preset) -> Desired:
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
     """Return a preset as it was before *changes*, as far as they affect desired counts: base count, time zone, windows,
-    target and its size, how early windows decide, and standby.
+    target and its counts of both tiers, how early windows decide, and standby.
 
     Args:
         changes: The result of `policy_changes` for each change, oldest first.
@@ -123,6 +123,7 @@ def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]])
         windows=tuple(Window.of(window).stored() for window in windows),
         target=SizeTarget.of_json(old["target"]) if "target" in old else preset.target,
         sized=old.get("sized", preset.sized),
+        sized_paused=old.get("sized_paused", preset.sized_paused),
         ready_by=old.get("ready_by", preset.ready_by),
         standby=old.get("standby", preset.standby),
         head_start=timedelta(seconds=old.get("head_start_seconds", preset.head_start.total_seconds()) or 0),
@@ -183,7 +184,9 @@ def _with_standby(
     """Return the figures with the plan for paused prebuilds. Ready prebuilds use the share first."""
     if not preset.active or not (preset.standby or counts.paused or counts.pausing):
         return state
-    desired = preset.standby if share is None else min(preset.standby, max(share.most - state.target, 0))
+    desired = preset.desired_paused
+    if share is not None:
+        desired = min(desired, max(share.most - state.target, 0))
     most = None if share is None else share.most
     standby = plan_standby(
         desired, counts, target=state.target, extraneous=state.extraneous, most=most, paused=at.paused

@@ -96,7 +96,7 @@ SIZE_PRESET = Route(
     "/v1/presets/{preset}/size",
     query=(
         *("hit_rate", "wait_p95_seconds", "last_seconds", "lead_seconds"),
-        *("paused_max", "paused_cost", "promotion_seconds"),
+        *("max_paused", "paused_cost", "promotion_seconds"),
     ),
     answer_s=HELD_S,
 )

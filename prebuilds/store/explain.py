@@ -156,6 +156,8 @@ async def explain_preset(
         window=wanted.window,
         sized=wanted.sized,
         early=wanted.early,
+        paused=preset.desired_paused if at is not None or preset.active else 0,
+        paused_sized=preset.follows_paused and (at is not None or preset.active),
         base=preset.base_instances,
         settings_recorded=recorded,
         held=held.reason if held is not None else None,

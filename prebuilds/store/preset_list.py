@@ -116,6 +116,7 @@ def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta |
         last_invalidated_at=preset.last_invalidated_at,
         limit_reset_at=details.limit_reset_at,
         standby=preset.standby,
+        size_paused=preset.sized_paused if preset.target is not None else None,
         paused=paused,
         ready=state.eligible,
         starting=state.starting,

@@ -18,7 +18,7 @@ from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.events import record_event
 from prebuilds.views.pools import PoolSize
 from prebuilds.views.presets import TargetRow
-from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
+from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, Transition
 
 TURNS_MAX = 20
 
@@ -38,7 +38,7 @@ TAKE_TURNS = text(f"""
          WHERE {_IS_DUE}
         RETURNING z.*
     )
-    SELECT taken.*, p.id AS preset_id, p.target, p.ready_by, p.timezone
+    SELECT taken.*, p.id AS preset_id, p.target, p.ready_by, p.timezone, p.standby_paused
       FROM taken JOIN templates t ON t.id = taken.template_id
       JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = taken.preset_name
 """)
@@ -47,15 +47,16 @@ RECORD = text("""
     UPDATE preset_sizes
        SET size = :size, asked = CAST(:asked AS jsonb), rule = CAST(:rule AS jsonb),
            chosen_for = CAST(:chosen_for AS jsonb), outcome = CAST(:outcome AS jsonb),
-           lead_seconds = :lead_seconds, chosen_at = :chosen_at
+           lead_seconds = :lead_seconds, chosen_at = :chosen_at,
+           paused = :paused, paused_asked = CAST(:paused_asked AS jsonb)
      WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
     RETURNING 1
 """)
-# Members of the pool, including those being made.
+# Members of the pool, including those being made; or those that are paused.
 COUNT_MEMBERS = text(f"""
     SELECT count(*) FROM workspaces
      WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
-       AND latest_transition = 'start' AND latest_status IN ('pending', 'running', 'succeeded')
+       AND latest_transition = :transition AND latest_status IN ('pending', 'running', 'succeeded')
        AND created_at BETWEEN :since AND :until
 """)
 RECORD_HEAD_START = text("""
@@ -64,7 +65,7 @@ RECORD_HEAD_START = text("""
     RETURNING 1
 """)
 READ_SIZE = text("""
-    SELECT p.target, z.size, z.rule, z.chosen_for, z.outcome, z.lead_seconds, z.chosen_at, z.sized_at
+    SELECT p.target, z.size, z.paused, z.rule, z.chosen_for, z.outcome, z.lead_seconds, z.chosen_at, z.sized_at
       FROM presets p LEFT JOIN preset_sizes z ON z.template_id = p.template_id AND z.preset_name = p.name
      WHERE p.id = :preset_id
 """)
@@ -87,6 +88,12 @@ class Turn:
     size: int | None
     holding: Sequence[Any] | None
     """The wanted sizes of earlier turns, as `sizes_of_json` reads them."""
+    standby: int
+    """Number of paused prebuilds as it is written."""
+    paused: int | None
+    """Number of paused prebuilds that was chosen; None if none was."""
+    paused_holding: Sequence[Any] | None
+    """The wanted numbers of these of earlier turns, as `sizes_of_json` reads them."""
     rule: Mapping[str, Any] | None
     """The rule that it follows, as `rule_of_json` reads it; None when none was chosen yet."""
     chosen_for: Mapping[str, Any] | None
@@ -112,6 +119,10 @@ class Sized:
     lead_s: float
     chosen_at: datetime | None
     """When the rule was chosen; None if it is only followed until one is chosen for this target."""
+    paused: int | None = None
+    """Number of paused prebuilds to hold beside the size; None: as it is written."""
+    paused_holding: Sequence[Any] = ()
+    """The wanted numbers of these that still hold it up, as `sizes_of_json` reads them."""
 
 
 async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
@@ -129,6 +140,9 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
             head_start_s=row.head_start_seconds,
             size=row.size,
             holding=row.asked,
+            standby=row.standby_paused,
+            paused=row.paused,
+            paused_holding=row.paused_asked,
             rule=row.rule,
             chosen_for=row.chosen_for,
             outcome=row.outcome,
@@ -151,6 +165,8 @@ async def read_size(connection: AsyncConnection, preset_id: UUID) -> PoolSize | 
     return PoolSize(
         target=TargetRow.model_validate(row.target),
         size=row.size,
+        paused=row.paused,
+        promotion_seconds=outcome.get("promotion_seconds"),
         rule=None if rule is None else rule.name,
         lead_seconds=row.lead_seconds,
         chosen_at=row.chosen_at,
@@ -191,15 +207,18 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
         "outcome": None if sized.outcome is None else json.dumps(sized.outcome),
         "lead_seconds": sized.lead_s,
         "chosen_at": sized.chosen_at,
+        "paused": sized.paused,
+        "paused_asked": json.dumps(list(sized.paused_holding)) if sized.paused_holding else None,
     }
     async with engine.begin() as connection:
         if await connection.scalar(RECORD, values) is None:
             return False
         acts, acted = (target is not None and target["mode"] == "act" for target in (turn.target, turn.chosen_for))
-        if acts == acted and (not acts or sized.size == turn.size):
+        paused = {} if sized.paused == turn.paused else {"sized_paused": (turn.paused, sized.paused)}
+        if acts == acted and (not acts or (sized.size == turn.size and not paused)):
             return False
         data = {
-            "changes": {"sized": (turn.size, sized.size)},
+            "changes": {"sized": (turn.size, sized.size)} | paused,
             "rule": sized.rule_name,
             "lead_seconds": sized.lead_s,
             "mode": (turn.target or {}).get("mode"),
@@ -208,13 +227,17 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
         return acts
 
 
-async def count_members(connection: AsyncConnection, preset_id: UUID, since: datetime, until: datetime) -> int:
-    """Count the members of a preset's pool that were created within a period.
+async def count_members(
+    connection: AsyncConnection, preset_id: UUID, since: datetime, until: datetime, *, paused: bool = False
+) -> int:
+    """Count the ready members of a preset's pool, and those being made, that were created within a period.
 
     Args:
+        paused: Whether the paused members are counted instead.
         until: The current time. Members with a later creation time were created before a clock was set back.
     """
-    values = {"preset_id": preset_id, "since": since, "until": until}
+    transition = Transition.PAUSE if paused else Transition.START
+    values = {"preset_id": preset_id, "since": since, "until": until, "transition": transition}
     return int(str(await connection.scalar(COUNT_MEMBERS, values)))
 
 

@@ -76,6 +76,7 @@ def preset_of(row: Any, windows: tuple[StoredWindow, ...], waiting: Waiting) -> 
         member=row.member,
         target=SizeTarget.of_json(row.target),
         sized=row.sized,
+        sized_paused=row.sized_paused,
         ready_by=row.ready_by,
         head_start=timedelta(seconds=row.head_start_seconds or 0),
         waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,

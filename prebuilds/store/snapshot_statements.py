@@ -24,7 +24,8 @@ _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
     p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, p.ready_by,
-    CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds, p.max_concurrent,
+    CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.paused AS sized_paused, z.head_start_seconds,
+    p.max_concurrent,
     CAST(o.limits ->> 'pool_members' AS integer) AS pool_members,
     CASE WHEN r.id IS NULL OR p.template_version_id = t.active_version_id THEN p.standby_paused
          ELSE (SELECT max(g.standby_paused) FROM presets g WHERE g.template_id = p.template_id AND g.name = p.name)

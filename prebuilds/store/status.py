@@ -105,7 +105,7 @@ def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -
         starting=state.starting,
         stopping=state.stopping,
         deleting=state.deleting,
-        standby=preset.standby if state.active else 0,
+        standby=preset.desired_paused if state.active else 0,
         paused=decision.item.counts.paused,
         pausing=decision.item.counts.pausing,
         held=decision.held.reason if decision.held is not None else None,

@@ -66,6 +66,11 @@ class TargetEntry(Payload):
     """The largest size."""
     max_idle: Annotated[float, Field(gt=0, le=INSTANCES_MAX)] | None = None
     """The most prebuilds that may be ready on average; None for no limit. It goes before what is to be reached."""
+    max_paused: Annotated[Instances, Field(ge=1)] | None = None
+    """The most paused prebuilds. Then their number, too, is chosen, where a promotion was measured; None: it is
+    `standby.paused`."""
+    paused_cost: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What a paused prebuild costs, as a share of a ready one; None: 0.1. It needs `max_paused`."""
     mode: Literal["suggest", "act"] = "suggest"
     """`suggest` shows the size only; with `act` the pool follows it."""
 
@@ -75,11 +80,15 @@ class TargetEntry(Payload):
             raise ValueError("needs either hit_rate or wait_p95")
         if self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
+        if self.paused_cost is not None and self.max_paused is None:
+            raise ValueError("paused_cost needs max_paused, the most paused prebuilds")
         return self
 
     def stored(self) -> dict[str, Any]:
-        """The target as a JSON value; `SizeTarget.of_json` reads it."""
-        return {
+        """The target as a JSON value; `SizeTarget.of_json` reads it. Settings of paused prebuilds are left out where
+        none are chosen, as in targets of earlier releases."""
+        paused = {"max_paused": self.max_paused, "paused_cost": self.paused_cost}
+        return {name: value for name, value in paused.items() if value is not None} | {
             "hit_rate": self.hit_rate,
             "wait_p95_seconds": None if self.wait_p95 is None else self.wait_p95.total_seconds(),
             "min": self.min,
@@ -151,6 +160,16 @@ class PresetEntry(Payload):
     def _standby_has_a_pool(self) -> PresetEntry:
         if self.standby.paused and self.instances is None:
             raise ValueError("standby needs instances, the count of ready prebuilds; it may be 0")
+        return self
+
+    @model_validator(mode="after")
+    def _max_paused_has_a_standby(self) -> PresetEntry:
+        most = None if self.target is None else self.target.max_paused
+        if most is not None and not 1 <= self.standby.paused <= most:
+            raise ValueError(
+                f"target.max_paused {most} needs standby.paused from 1 to {most}: how many are paused until a promotion"
+                " was measured and a number is chosen"
+            )
         return self
 
     def policy(self) -> PresetPolicy:

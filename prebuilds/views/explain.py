@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from prebuilds.payloads import Payload
+from pydantic import Field
+
+from prebuilds.payloads import ONLY_STANDBY, Payload
 from prebuilds.views.events import EventRow
 from prebuilds.vocabulary import Timestamp
 
@@ -21,6 +23,10 @@ class PresetExplanation(Payload):
     """The schedule's window that decides `desired`; None if the base count or the target's size does."""
     sized: bool = False
     """Whether `desired` is the size that the preset's target results in."""
+    paused: int = ONLY_STANDBY
+    """Number of paused prebuilds that are desired beside these."""
+    paused_sized: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether that number was chosen for the preset's target."""
     early: bool = False
     """Whether that window has not begun yet, and its prebuilds are to be ready when it does (`ready_by`)."""
     base: int | None

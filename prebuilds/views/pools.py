@@ -144,6 +144,10 @@ class PoolSize(Payload):
     target: TargetRow
     size: int | None
     """The size; None until a creation was measured."""
+    paused: int | None = None
+    """Number of paused prebuilds that was chosen beside it; None where it is as written."""
+    promotion_seconds: float | None = None
+    """What a claim of a paused prebuild waits, as it was measured for the choice; None where none are chosen."""
     rule: str | None
     """The rule of the size; None without a size, or if another release has chosen the rule."""
     lead_seconds: float | None

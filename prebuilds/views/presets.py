@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from prebuilds.payloads import ONLY_STANDBY, Payload, Replacement
+from prebuilds.payloads import ONLY_PAUSED, ONLY_STANDBY, Payload, Replacement
 from prebuilds.vocabulary import Timestamp
 
 
@@ -34,6 +34,10 @@ class TargetRow(Payload):
     max: int
     max_idle: float | None
     """Maximum average number of ready prebuilds; None for no limit."""
+    max_paused: int = ONLY_STANDBY
+    """Maximum number of paused prebuilds that may be chosen; left out if none are chosen."""
+    paused_cost: float | None = ONLY_PAUSED
+    """What a paused prebuild costs, as a share of a ready one; None for 0.1."""
     mode: Literal["suggest", "act"]
     """`act`: the pool follows the size; `suggest`: the size is only shown."""
 
@@ -67,7 +71,9 @@ class PresetInfo(Payload):
     cost_per_hour: float | None = None
     """Cost of one prebuild per hour; None if the template file does not have it."""
     standby: int = ONLY_STANDBY
-    """Number of paused prebuilds to keep, beside the ready ones."""
+    """Number of paused prebuilds to keep, beside the ready ones, as it is written."""
+    size_paused: int | None = ONLY_PAUSED
+    """Number of paused prebuilds that was chosen for the target; None if none was chosen yet."""
     max_concurrent: int | None = None
     """Maximum number of creations and deletions under way at a time; None for no limit."""
     last_invalidated_at: Timestamp | None

@@ -19,6 +19,8 @@ class SizeWanted(Payload):
     min: int
     max: int
     max_idle: float | None
+    max_paused: int = ONLY_STANDBY
+    """Up to how many paused prebuilds were tried beside the ready ones."""
 
 
 class SizeLine(Payload):
@@ -87,7 +89,8 @@ class SizeReport(Payload):
     """Today's policy, the chosen rule, then the best of each other kind."""
     parts: list[SizePart]
     suggestion: str
-    """The target, or counts of both tiers, as YAML, for the preset's entry in the template file."""
+    """The target as YAML, for the preset's entry in the template file; with the standby to begin with, where paused
+    prebuilds were chosen."""
     promotion_seconds: float | None = ONLY_PAUSED
     """What a claim of a paused prebuild waits; only where paused ones were replayed."""
     paused_cost: float | None = ONLY_PAUSED

@@ -100,7 +100,10 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
             if data.get("mode") == "suggest":
                 return f"size for the target, {before}, no longer followed"
             was = "" if before is None else f" from {before}"
-            return f"size for the target{was} to {after}: {data['rule']}, lead time {data['lead_seconds']:.0f} s"
+            paused = _describe_paused(data["changes"].get("sized_paused"))
+            return (
+                f"size for the target{was} to {after}{paused}: {data['rule']}, lead time {data['lead_seconds']:.0f} s"
+            )
         case "head_start_changed":
             minutes = data["changes"]["head_start_seconds"][1] / 60
             return f"creations for a window begin {minutes:g} min before it: lead time {data['lead_seconds']:.0f} s"
@@ -177,6 +180,15 @@ def _describe_drill(outcome: str, data: dict[str, Any]) -> str:
 
 def _list_few(items: Sequence[str]) -> str:
     return ", ".join(items) if len(items) <= 3 else f"{len(items)}, such as {items[-1]}"
+
+
+def _describe_paused(change: Sequence[int | None] | None) -> str:
+    """Describe a changed number of paused prebuilds; None: it has not changed."""
+    if change is None:
+        return ""
+    before, after = change
+    was = "" if before is None else f" from {before}"
+    return f", paused{was} to {'as it is written' if after is None else after}"
 
 
 def _describe_counts(data: dict[str, Any]) -> str:

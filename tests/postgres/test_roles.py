@@ -33,7 +33,13 @@ from tests.rows import one
 NOT_SECRET = {
     *("events.data", "settings.rules", "presets.target", "organizations.limits"),
     *("templates.rollout", "rollouts.policy"),
-    *("preset_sizes.asked", "preset_sizes.chosen_for", "preset_sizes.outcome", "preset_sizes.rule"),
+    *(
+        "preset_sizes.asked",
+        "preset_sizes.chosen_for",
+        "preset_sizes.outcome",
+        "preset_sizes.paused_asked",
+        "preset_sizes.rule",
+    ),
 }
 """Columns of bytes or JSON that the reader may see."""
 Init = Callable[..., Awaitable[tuple[int, dict[str, object]]]]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
+import yaml
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
@@ -19,6 +21,7 @@ from prebuilds.operations.context import Context
 from prebuilds.operations.sizes import SizeOperations
 from prebuilds.planning.sizing.question import SizeQuestion
 from prebuilds.settings import Settings
+from prebuilds.templates.preset_entry import PresetEntry
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher
 from tests.rows import do
@@ -169,15 +172,20 @@ async def test_counts_of_both_tiers_stand_beside_the_rules(engine: AsyncEngine, 
     assert {line.paused for line in own.lines} == {2}, "what the preset has paused is held under each rule"
     assert (own.promotion_seconds, own.paused_cost) == (60.0, 0.1), "as a creation, before one was measured"
     promotion = timedelta(seconds=2)
-    report = await sizes.size("acme/python/small", replace(question, paused_max=8, promotion=promotion))
-    today, chosen, other, *_ = report.lines
+    report = await sizes.size("acme/python/small", replace(question, max_paused=8, promotion=promotion))
+    today, chosen, *others = report.lines
+    alone = min((line for line in others if line.met and not line.paused), key=lambda line: line.cost or 0)
     assert (today.size_now, today.paused) == (3, 2)
     assert (chosen.rule, chosen.chosen, chosen.met) == (f"fixed {chosen.size_now}", True, True)
     assert chosen.cost is not None
-    assert other.cost is not None
-    assert chosen.cost < other.cost or not other.met
+    assert chosen.cost < (alone.cost or 0)
     assert chosen.cost == pytest.approx((chosen.member_hours + 0.1 * chosen.paused_hours) / 2)
-    assert report.suggestion == f"instances: {chosen.size_now}\nstandby: {{paused: {chosen.paused}}}"
+    assert report.suggestion.endswith(f", max_paused: 8, mode: suggest}}\nstandby: {{paused: {chosen.paused}}}")
+    entry = PresetEntry.model_validate({"name": "small", "instances": 3, **yaml.safe_load(report.suggestion)})
+    assert entry.target is not None, "the file takes what is suggested"
+    await do(engine, "UPDATE presets SET target = :target", target=json.dumps(entry.target.stored()))
+    followed = await sizes.size("acme/python/small", replace(question, promotion=promotion))
+    assert followed.lines[1] == chosen, "the preset's own target is replayed with what it may choose"
     columns, rows = size_table(report)
     assert [row[columns.index("PAUSED")] for row in rows][:2] == [2, chosen.paused]
     with pytest.raises(InvalidInput, match="paused_cost"):

@@ -14,14 +14,19 @@ from temporalio.client import Client
 
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.sizing import Sizer
+from prebuilds.operations.context import Context
+from prebuilds.operations.sizes import SizeOperations
+from prebuilds.planning.plan import state_of
+from prebuilds.planning.sizing.question import SizeQuestion
 from prebuilds.planning.state import desired_at
+from prebuilds.settings import Settings
 from prebuilds.store.events import record_event
 from prebuilds.store.explain import CHANGES_SINCE, explain_preset
 from prebuilds.store.sizes import Sized, record_size, take_turns
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.vocabulary.words import in_words
 from tests.builders import MadePreset, make_preset
-from tests.postgres.pool_steps import RULES, make_ready
+from tests.postgres.pool_steps import RULES, NotedDispatcher, make_ready
 from tests.rows import do, one
 
 TARGET = {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_idle": None, "mode": "act"}
@@ -349,3 +354,108 @@ async def test_a_pool_shrinks_after_the_cool_down_by_none_that_was_made_just_now
     await next_minute(engine)
     await sizer.step()
     assert await desired(engine, preset) == (0, True)
+
+
+async def rare_bursts(engine: AsyncEngine) -> None:
+    """Seven claims within ten seconds every two hours, for two days."""
+    await do(
+        engine,
+        """INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+           SELECT template_id, name, date_trunc('minute', now()) - n * interval '2 hours', ARRAY[7, 0, 0, 0, 0, 0], 0
+             FROM presets, generate_series(1, 24) AS n""",
+    )
+
+
+async def promote(engine: AsyncEngine, preset: MadePreset, took: timedelta) -> None:
+    """Record that the pool's prebuild was paused and resumed, and that the resume took so long."""
+    await do(
+        engine,
+        """INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
+                                         template_version_id, status, created_at, completed_at)
+           SELECT gen_random_uuid(), b.workspace_id, n, CASE n WHEN 2 THEN 'pause' ELSE 'start' END,
+                  CASE n WHEN 2 THEN 'none' ELSE 'resume' END, b.initiator_id, b.preset_id, b.template_version_id,
+                  'succeeded', now() - CAST(:took AS interval), now()
+             FROM workspace_builds b, generate_series(2, 3) AS n WHERE b.preset_id = :preset AND b.number = 1""",
+        took=took,
+        preset=preset.id,
+    )
+
+
+async def desired_paused(engine: AsyncEngine, preset: MadePreset) -> tuple[int, int]:
+    """What the planner wants ready and paused."""
+    async with snapshot_transaction(engine) as connection:
+        state = state_of(await snapshot_preset(connection, preset.id, RULES))
+    return state.desired, state.standby.desired
+
+
+async def test_a_pool_follows_the_counts_of_both_tiers_that_its_target_asks_for(engine: AsyncEngine) -> None:
+    """As the replay of `prebuilds size` has shown them; until a promotion was measured, as they are written."""
+    both = {"hit_rate": None, "wait_p95_seconds": 5.0, "min": 0, "max_paused": 8}
+    preset = await with_target(engine, **both)
+    await do(engine, "UPDATE presets SET standby_paused = 2")
+    await rare_bursts(engine)
+    dispatcher = Nudged(engine)
+    await Sizer(engine, dispatcher).step()
+    assert await desired_paused(engine, preset) == (7, 2), "nothing was resumed yet"
+
+    await promote(engine, preset, timedelta(seconds=2))
+    await do(engine, "UPDATE preset_sizes SET sized_at = sized_at - interval '31 min', chosen_at = NULL, asked = NULL")
+    before = (await one(engine, "SELECT clock_timestamp() AS at")).at
+    await do(engine, "UPDATE workspaces SET created_at = created_at - interval '1 hour'")
+    await Sizer(engine, dispatcher).step()
+    assert await desired_paused(engine, preset) == (0, 8)
+    operations = SizeOperations(Context(engine, Client.__new__(Client), NotedDispatcher(), Settings()))
+    report = await operations.size("acme/python/small", SizeQuestion())
+    chosen = report.lines[1]
+    assert (chosen.size_now, chosen.paused, report.promotion_seconds) == (0, 8, 2.0), "what is shown is what is done"
+    explained = await explain_preset(engine, str(preset.id), RULES, None)
+    assert (explained.desired, explained.paused, explained.paused_sized) == (0, 8, True)
+    assert in_words(explained.events[-1]) == ("size for the target from 7 to 0, paused to 8: fixed 0, lead time 60 s")
+    then = await explain_preset(engine, str(preset.id), RULES, before)
+    assert (then.desired, then.paused, then.paused_sized) == (7, 2, False), "as it was then"
+
+    changes = (await one(engine, "SELECT count(*) AS n FROM events WHERE kind = 'pool_resized'")).n
+    await next_minute(engine)
+    await Sizer(engine, dispatcher).step()
+    assert await desired_paused(engine, preset) == (0, 8)
+    assert (await one(engine, "SELECT count(*) AS n FROM events WHERE kind = 'pool_resized'")).n == changes, "at rest"
+    await set_target(engine, **both | {"max_paused": 3})
+    assert await desired_paused(engine, preset) == (0, 3), "at once, before the next turn"
+    await set_target(engine, **both | {"mode": "suggest"})
+    assert (await desired_paused(engine, preset))[1] == 2, "as it is written"
+
+
+async def test_paused_prebuilds_become_fewer_after_the_cool_down(engine: AsyncEngine) -> None:
+    preset = await with_target(engine, hit_rate=None, wait_p95_seconds=5.0, min=0, max_paused=8)
+    await do(engine, "UPDATE presets SET standby_paused = 8")
+    await promote(engine, preset, timedelta(seconds=2))
+    await make_ready(engine, preset, 3)
+    await do(
+        engine,
+        "UPDATE workspaces SET latest_transition = 'pause', latest_build = 2, claimable_preset_id = NULL,"
+        " claim_build_id = NULL, resume_build_id = gen_random_uuid() WHERE deleted_at IS NULL",
+    )
+    # One claim each half hour: a single paused prebuild is enough for these.
+    await do(
+        engine,
+        """INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+           SELECT template_id, name, date_trunc('minute', now()) - n * interval '30 min', ARRAY[1, 0, 0, 0, 0, 0], 0
+             FROM presets, generate_series(1, 60) AS n""",
+    )
+    sizer = Sizer(engine, Nudged(engine))
+    await sizer.step()
+    young = (await one(engine, "SELECT count(*) AS n FROM workspaces WHERE latest_transition = 'pause'")).n
+    assert await desired_paused(engine, preset) == (0, young), "none is deleted that is too young, given its cost"
+    await do(engine, "UPDATE workspaces SET created_at = created_at - interval '1 hour'")
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired_paused(engine, preset) == (0, 1)
+    # More are wanted again, then fewer: what was wanted within the cool-down is held.
+    await do(engine, "UPDATE preset_sizes SET paused_asked = jsonb_build_array(jsonb_build_array(now(), 5))")
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired_paused(engine, preset) == (0, 5)
+    await do(engine, "UPDATE preset_sizes SET chosen_at = NULL")
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired_paused(engine, preset) == (0, 5)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prebuilds.planning.sizing.choosing import Target
+from prebuilds.planning.sizing.choosing import FIRST, Target, choose
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.replay import Bounds, Paused, replay
-from prebuilds.planning.sizing.tiers import Spares, choose_pair, counts_to_try
+from prebuilds.planning.sizing.rules import PeakHold, Refilled
+from prebuilds.planning.sizing.stored import rule_of_json, rule_to_json
+from prebuilds.planning.sizing.tiers import Spares, choose_tiers, counts_to_try
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SPARES = Spares(most=8, promotion_s=2, resume_s=3)
@@ -70,31 +73,80 @@ def bursts(gap_min: int, size: int, minutes: int = 3000) -> Demand:
     return Demand(MONDAY, counts)
 
 
-def test_rare_bursts_of_people_who_may_wait_two_seconds_are_held_paused() -> None:
-    pair = choose_pair(bursts(120, 7), Target(wait_p95_s=5), Bounds(max=20), 60, SPARES, score_from=1500)
-    assert pair is not None
-    assert (pair.ready, pair.paused) == (0, 8)
-    assert pair.score.wait_s(0.95) == 2
-    dear = Spares(most=8, promotion_s=2, resume_s=3, cost=1.0)
-    priced = choose_pair(bursts(120, 7), Target(wait_p95_s=5), Bounds(max=20), 60, dear, score_from=1500)
-    assert priced is not None
-    assert (priced.ready, priced.paused) == (6, 1), "where they cost the same, as few as may be"
-    slow = Spares(most=8, promotion_s=50, resume_s=50)
-    found = choose_pair(bursts(120, 7), Target(wait_p95_s=5), Bounds(max=20), 60, slow, score_from=1500)
-    assert found is not None
-    assert found.ready == 7, "who may not wait so long needs ready ones"
+def chosen(
+    target: Target, spares: Spares | None, most: int = 20, demand: Demand | None = None
+) -> tuple[str, int, bool]:
+    """The rule, the paused count and whether they met the target."""
+    found = choose_tiers(demand or bursts(120, 7), target, Bounds(max=most), 60, spares)
+    return found.rule.name, found.paused, found.met
 
 
-def test_for_a_hit_rate_paused_ones_help_by_the_quicker_refill_alone() -> None:
-    """A claim of a paused one is no hit. A burst has seven claims within ten seconds, and a resume takes 3 s."""
-    found = choose_pair(bursts(120, 7), Target(hit_rate=0.99), Bounds(max=20), 60, SPARES, score_from=1500)
-    assert found is not None
-    assert (found.ready, found.paused, found.score.hit_rate) == (5, 2, 1.0)
-    slow = Spares(most=8, promotion_s=2, resume_s=50)
-    found = choose_pair(bursts(120, 7), Target(hit_rate=0.99), Bounds(max=20), 60, slow, score_from=1500)
-    assert found is not None
-    assert found.ready == 7
-    assert choose_pair(bursts(120, 7), Target(hit_rate=0.99), Bounds(max=6), 60, slow, score_from=1500) is None
+SLOW = Spares(most=8, promotion_s=50, resume_s=50)
+WAIT, HITS = Target(wait_p95_s=5), Target(hit_rate=0.99)
+
+
+@pytest.mark.parametrize(
+    ("target", "spares", "most", "rule", "paused"),
+    [
+        (WAIT, SPARES, 20, "fixed 0", 8),  # who may wait two seconds gets a paused one
+        (WAIT, replace(SPARES, most=3), 20, "fixed 4", 3),  # no more than allowed
+        (WAIT, replace(SPARES, cost=1.0), 20, "fixed 7", 0),  # where they cost the same, none
+        (WAIT, SLOW, 20, "fixed 7", 0),  # who may not wait so long needs ready ones
+        (WAIT, replace(SPARES, most=0), 20, "fixed 7", 0),
+        (WAIT, None, 20, "fixed 7", 0),
+        (HITS, SPARES, 20, "fixed 5", 2),  # a claim of a paused one is no hit, but refills come within a burst
+        (HITS, SLOW, 20, "fixed 7", 0),
+        (WAIT, SPARES, 0, "fixed 0", 8),  # the paused ones alone meet it
+    ],
+)
+def test_the_cheapest_counts_of_both_tiers_are_chosen(
+    target: Target, spares: Spares | None, most: int, rule: str, paused: int
+) -> None:
+    assert chosen(target, spares, most) == (rule, paused, True)
+
+
+def test_where_nothing_meets_a_wait_what_serves_most_claims_is_chosen() -> None:
+    _, paused, met = chosen(WAIT, replace(SPARES, most=4), most=1)
+    assert (paused, met) == (4, False)
+
+
+def test_too_little_history_chooses_nothing() -> None:
+    assert chosen(WAIT, SPARES, demand=bursts(120, 7, minutes=1000)) == (FIRST.name, 0, False)
+
+
+def test_ready_ones_that_are_refilled_by_resumes_are_sized_by_these() -> None:
+    demand = bursts(30, 4)
+    rule = Refilled(PeakHold(120), 3)
+    assert rule.sizes(demand, 60) == PeakHold(120).sizes(demand, 3)
+    assert rule.sizes(demand, 2) == PeakHold(120).sizes(demand, 2), "if creations have become quicker than that"
+    assert rule_of_json(rule_to_json(rule)) == rule
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    gap_min=st.integers(20, 50),
+    size=st.integers(1, 9),
+    target=st.sampled_from([WAIT, HITS, Target(hit_rate=0.9, idle_max=2)]),
+    spares=st.builds(
+        Spares, st.integers(0, 9), st.floats(0.1, 20), st.floats(0.1, 90), st.sampled_from([0.0, 0.1, 0.5, 1.0])
+    ),
+    bounds=st.builds(Bounds, st.integers(0, 3), st.integers(3, 12)),
+)
+def test_a_choice_of_both_tiers_keeps_its_bounds_and_costs_no_more_than_one_of_ready_ones(
+    gap_min: int, size: int, target: Target, spares: Spares, bounds: Bounds
+) -> None:
+    demand = bursts(gap_min, size, minutes=1500)
+    both = choose_tiers(demand, target, bounds, 60, spares)
+    alone = choose(demand, target, bounds, 60)
+    assert 0 <= both.paused <= spares.most
+    assert all(bounds.min <= n <= bounds.max for n in bounds.settle(both.rule.sizes(demand, 60), 60))
+    assert both.met or not alone.met
+    assert choose_tiers(demand, target, bounds, 60, spares) == both, "the same question has the same answer"
+    if alone.met:
+        followed = next(t for t in both.tried if (t.rule, t.paused) == (both.rule, both.paused))
+        ready = next(t for t in alone.tried if t.rule == alone.rule)
+        assert followed.met
+        assert followed.score.priced_s(spares.cost) <= ready.score.member_s
 
 
 def test_few_counts_are_tried_however_many_are_allowed() -> None:

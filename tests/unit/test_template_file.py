@@ -77,13 +77,22 @@ def test_every_key_of_the_contract_is_read() -> None:
             {"cron": "* 19-20 * * 1-5", "instances": None, "min": 4},
         ],
         "ready_by": True,
-        "target": {"hit_rate": 0.99, "wait_p95": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"},
+        "target": {
+            "hit_rate": 0.99,
+            "wait_p95": None,
+            "min": 2,
+            "max": 40,
+            "max_idle": 20,
+            "max_paused": 30,
+            "paused_cost": 0.2,
+            "mode": "act",
+        },
         "cost_per_hour": 0.12,
         "standby": {"paused": 5},
         "max_concurrent": 10,
     }
     assert SizeTarget.of_json(preset.policy().target) == SizeTarget(
-        Target(hit_rate=0.99, idle_max=20), Bounds(min=2, max=40), acts=True
+        Target(hit_rate=0.99, idle_max=20), Bounds(min=2, max=40), acts=True, max_paused=30, paused_cost=0.2
     )
 
 

@@ -74,6 +74,26 @@ def with_window(**count: int) -> dict[str, Any]:
             "less than",
         ),
         ({"cost_per_hour": math.inf}, ".cost_per_hour", "less than"),
+        (
+            {"instances": 1, "target": {"max": 3, "max_paused": 0, "hit_rate": 0.9}},
+            ".target.max_paused",
+            "greater than",
+        ),
+        (
+            {"instances": 1, "target": {"max": 3, "max_paused": 5, "hit_rate": 0.9}},
+            "",
+            "target.max_paused 5 needs standby.paused from 1 to 5",
+        ),
+        (
+            {"instances": 1, "standby": {"paused": 6}, "target": {"max": 3, "max_paused": 5, "hit_rate": 0.9}},
+            "",
+            "target.max_paused 5 needs standby.paused from 1 to 5",
+        ),
+        (
+            {"instances": 1, "target": {"max": 3, "paused_cost": 0.2, "hit_rate": 0.9}},
+            ".target",
+            "paused_cost needs max_paused",
+        ),
         ({"instances": 1, "target": {"max": 3, "mode": "on", "hit_rate": 0.9}}, ".target.mode", "suggest"),
         ({"instances": 1, "target": {"max": 3, "hitrate": 0.9}}, ".target.hitrate", "unknown key"),
         ({"target": {"max": 3, "hit_rate": 0.9}}, "", "target needs instances"),

@@ -77,7 +77,6 @@ class RemoteSizes(Remote):
 
     async def size(self, preset: str, question: SizeQuestion) -> SizeReport:
         from prebuilds.planning.sizing.question import check_question
-        from prebuilds.planning.sizing.tiers import PAUSED_COST
 
         check_question(question)
         if question.times is not None:
@@ -92,8 +91,8 @@ class RemoteSizes(Remote):
             wait_p95_seconds=None if question.wait_p95 is None else question.wait_p95.total_seconds(),
             last_seconds=question.last.total_seconds(),
             lead_seconds=None if question.lead is None else question.lead.total_seconds(),
-            paused_max=question.paused_max or None,
-            paused_cost=None if question.paused_cost == PAUSED_COST else question.paused_cost,
+            max_paused=question.max_paused or None,
+            paused_cost=question.paused_cost,
             promotion_seconds=None if question.promotion is None else question.promotion.total_seconds(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,12 @@ class Target:
             return score.wait_s(0.95) <= self.wait_p95_s
         return score.hit_rate >= self.formula_hit_rate
 
+    def served(self, score: Score) -> float:
+        """Return the share of claims that got what was asked: a ready one, or any one within the wait."""
+        if self.wait_p95_s is None or not score.claims:
+            return score.hit_rate
+        return (score.hits + bisect_right(score.waits_s, self.wait_p95_s)) / score.claims
+
     def is_affordable(self, score: Score) -> bool:
         """Whether it kept no more members ready than allowed."""
         return self.idle_max is None or score.idle_mean <= self.idle_max
@@ -66,6 +73,8 @@ class Tried:
     score: Score
     met: bool
     affordable: bool
+    paused: int = 0
+    """Number of paused prebuilds that the replay held beside the rule's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,8 @@ class Choice:
     """The cheapest first; empty while there is too little history."""
     met: bool
     """Whether the rule met the target within its limit of idle members. If not, it is the one that came nearest."""
+    paused: int = 0
+    """Number of paused prebuilds to hold beside the rule's size."""
 
 
 def choose(demand: Demand, target: Target, bounds: Bounds, lead_s: float) -> Choice:
@@ -107,13 +118,24 @@ def candidates(demand: Demand, target: Target, bounds: Bounds, lead_s: float) ->
     size = smallest_fixed(demand, target, bounds, lead_s, score_from=demand.minutes // 2)
     if size is not None:
         yield Fixed(size)
-    rates = [Rate(w, target.formula_hit_rate, target.waits, h) for w in RATE_WINDOWS_MIN for h in RATE_HEADROOMS]
-    yield from rates
+    yield from changing_rules(demand, target)
+
+
+def changing_rules(demand: Demand, target: Target, *, headroom: bool = True) -> Iterator[Rule]:
+    """The rules whose size changes with demand.
+
+    Args:
+        headroom: Whether rules that ask for more than the demand before are among them.
+    """
+    rate_headrooms, peak_headrooms, hour_headrooms = (
+        of_kind if headroom else (1.0,) for of_kind in (RATE_HEADROOMS, PEAK_HEADROOMS, HOUR_HEADROOMS)
+    )
+    yield from (Rate(w, target.formula_hit_rate, target.waits, h) for w in RATE_WINDOWS_MIN for h in rate_headrooms)
     yield from (
-        PeakHold(lookback, h) for lookback in PEAK_LOOKBACKS_MIN if lookback < demand.minutes for h in PEAK_HEADROOMS
+        PeakHold(lookback, h) for lookback in PEAK_LOOKBACKS_MIN if lookback < demand.minutes for h in peak_headrooms
     )
     if demand.minutes > 7 * DAY_MIN:
-        for by_hour in (ByHour(quantile, h) for quantile in HOUR_QUANTILES for h in HOUR_HEADROOMS):
+        for by_hour in (ByHour(quantile, h) for quantile in HOUR_QUANTILES for h in hour_headrooms):
             yield Larger(by_hour, Rate(30, target.formula_hit_rate, target.waits))
             yield Larger(by_hour, PeakHold(30))
             yield from (Larger(by_hour, Fixed(floor)) for floor in HOUR_FLOORS)

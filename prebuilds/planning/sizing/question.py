@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from prebuilds.api import InvalidInput
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.rules import HISTORY_DAYS
-from prebuilds.planning.sizing.tiers import PAUSED_COST
 
 LAST_MAX = timedelta(days=HISTORY_DAYS)
 PAUSED_MAX = 500
@@ -31,10 +30,10 @@ class SizeQuestion:
     """The lead time to assume; None: as it was measured."""
     times: Sequence[datetime] | None = None
     """Claims to replay instead of the preset's own; None: its own."""
-    paused_max: int = 0
-    """Up to how many paused prebuilds are tried beside ready ones; 0: none."""
-    paused_cost: float = PAUSED_COST
-    """What a paused prebuild costs, as a share of a ready one."""
+    max_paused: int = 0
+    """Up to how many paused prebuilds are tried beside ready ones; 0: as many as the preset's own target allows."""
+    paused_cost: float | None = None
+    """What a paused prebuild costs, as a share of a ready one; None: the preset's own, or `PAUSED_COST`."""
     promotion: timedelta | None = None
     """How long a paused prebuild takes until it is ready; None: as it was measured."""
 
@@ -53,9 +52,9 @@ def check_question(question: SizeQuestion) -> None:
         raise InvalidInput.field("target", "must be more than 0")
     if not timedelta(minutes=1) <= question.last <= LAST_MAX:
         raise InvalidInput.field("last", f"must be between 1m and {HISTORY_DAYS}d")
-    if not 0 <= question.paused_max <= PAUSED_MAX:
-        raise InvalidInput.field("paused", f"must be between 0 and {PAUSED_MAX}")
-    if not 0 <= question.paused_cost <= 1:
+    if not 0 <= question.max_paused <= PAUSED_MAX:
+        raise InvalidInput.field("max_paused", f"must be between 0 and {PAUSED_MAX}")
+    if question.paused_cost is not None and not 0 <= question.paused_cost <= 1:
         raise InvalidInput.field("paused_cost", "must be between 0 and 1", "give a share of a ready prebuild's cost")
     if question.promotion is not None and not timedelta(0) < question.promotion <= timedelta(days=1):
         raise InvalidInput.field("promotion", "must be more than 0 and at most 24h")

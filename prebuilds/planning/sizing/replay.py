@@ -246,10 +246,14 @@ class _PoolWithPaused(_Pool):
         super().__init__(lead_s)
 
     def go_on_until(self, at: float) -> None:
-        while due := [one[0] for one in (self.due, self._resumed) if one and one[0] <= at]:
-            first = min(due)
+        due, resumed = self.due, self._resumed
+        while True:
+            created = due[0] if due else math.inf
+            first = min(created, resumed[0]) if resumed else created
+            if first > at:
+                break
             self._count(first)
-            (self.due if self.due and self.due[0] == first else self._resumed).popleft()
+            (due if created == first else resumed).popleft()
             if self.promised:
                 self.promised -= 1
             else:
@@ -276,6 +280,8 @@ class _PoolWithPaused(_Pool):
         self._create()
 
     def _next(self, place: int) -> float:
+        if not self._resumed:
+            return self.due[place]
         return sorted([*self.due, *self._resumed])[place]
 
     def _put_surplus_away(self) -> None:

@@ -176,6 +176,26 @@ class Larger:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Refilled:
+    """A rule of a pool whose ready members are refilled from paused ones: their resume takes the place of the lead
+    time."""
+
+    rule: Rule
+    resume_s: float
+    """Seconds of a resume, as it was measured when the rule was chosen."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.rule.name}, resumed in {self.resume_s:.1f} s"
+
+    def lookback_min(self, lead_s: float) -> int:
+        return self.rule.lookback_min(min(self.resume_s, lead_s))
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        return self.rule.sizes(demand, min(self.resume_s, lead_s))
+
+
 def highest_before(values: Sequence[int], lookback: int) -> list[int]:
     """The highest of the `lookback` values before each one, and before the end; 0 where there is none."""
     highest: list[int] = []

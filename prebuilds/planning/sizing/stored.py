@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Rule
+from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Refilled, Rule
 
 KINDS: dict[str, type[Any]] = {
     "fixed": Fixed,
@@ -14,6 +14,7 @@ KINDS: dict[str, type[Any]] = {
     "peak_hold": PeakHold,
     "by_hour": ByHour,
     "larger": Larger,
+    "refilled": Refilled,
 }
 
 
@@ -23,6 +24,8 @@ def rule_to_json(rule: Rule) -> dict[str, Any]:
     values = {field.name: getattr(rule, field.name) for field in fields(KINDS[kind])}
     if isinstance(rule, Larger):
         values = {name: rule_to_json(part) for name, part in values.items()}
+    if isinstance(rule, Refilled):
+        values["rule"] = rule_to_json(rule.rule)
     return {"kind": kind} | values
 
 

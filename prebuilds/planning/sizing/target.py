@@ -8,6 +8,7 @@ from typing import Any
 
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.tiers import PAUSED_COST
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,10 @@ class SizeTarget:
     bounds: Bounds
     acts: bool
     """Whether the pool follows the size. If not, the size is shown only."""
+    max_paused: int = 0
+    """Up to how many paused prebuilds the sizer may choose; 0: it chooses none, and the standby is as it is written."""
+    paused_cost: float = PAUSED_COST
+    """What a paused prebuild costs, as a share of a ready one."""
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any] | None) -> SizeTarget | None:
@@ -33,6 +38,8 @@ class SizeTarget:
                 Target(hit_rate=value["hit_rate"], wait_p95_s=value["wait_p95_seconds"], idle_max=value["max_idle"]),
                 Bounds(min=int(value["min"]), max=int(value["max"])),
                 acts=value["mode"] == "act",
+                max_paused=int(value.get("max_paused", 0)),
+                paused_cost=float(value.get("paused_cost", PAUSED_COST)),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from prebuilds.planning.sizing.choosing import Tried, choose, is_enough
+from prebuilds.planning.sizing.choosing import Tried, is_enough
 from prebuilds.planning.sizing.demand import SLOTS_PER_MINUTE, Demand
 from prebuilds.planning.sizing.replay import Score, replay
-from prebuilds.planning.sizing.rules import Fixed, Rule
+from prebuilds.planning.sizing.rules import Refilled, Rule
 from prebuilds.planning.sizing.target import SizeTarget
-from prebuilds.planning.sizing.tiers import Spares, choose_pair
+from prebuilds.planning.sizing.tiers import Spares, choose_tiers
 
 PARTS = 96
 """Number of parts into which the report divides the scored time; for a day, a part is a quarter of an hour."""
@@ -30,8 +30,6 @@ class Line:
     """The size that it asks for at the end of the demand."""
     paused: int = 0
     """How many paused prebuilds are held beside it."""
-    pair: bool = False
-    """Whether it is fixed counts of both tiers, and no rule of a target."""
     today: bool = False
     chosen: bool = False
 
@@ -73,17 +71,18 @@ def what_if(
 ) -> WhatIf:
     """Replay today's sizes and all rules on a demand.
 
-    A rule is chosen as if there was no schedule, as the pool's own is. Each is then shown with the schedule's windows,
-    since these go before it, and with today's standby.
+    A rule is chosen as if there was no schedule, as the pool's own is (`choose_tiers`). Each is then shown with the
+    schedule's windows, since these go before it; and with the paused prebuilds that were chosen with it, or with
+    today's standby where none are to be chosen.
 
     Args:
         today: The sizes of today's policy, one for each minute of the demand and the minute after it.
         lead_s: Seconds from the start of a creation until its prebuild is ready.
         with_windows: Returns the counts of a pool whose rule gives these sizes, one for each minute.
-        spares: Paused prebuilds, of which up to `most` are tried beside a fixed size; None: there are none.
+        spares: Paused prebuilds, of which up to `most` may be chosen; None: there are none.
         standby: How many paused prebuilds today's policy holds.
     """
-    choice = choose(demand, wanted.target, wanted.bounds, lead_s)
+    choice = choose_tiers(demand, wanted.target, wanted.bounds, lead_s, spares)
     is_known = is_enough(demand)
     begin = demand.minutes // 2 if is_known else 0
 
@@ -92,8 +91,11 @@ def what_if(
         waits = wanted.target.waits
         return sizes, replay(demand, sizes, lead_s, waits=waits, score_from=begin, paused=kept), paused
 
-    def held_under(rule: Rule, paused: int = standby) -> Held:
-        return held(with_windows(wanted.bounds.settle(rule.sizes(demand, lead_s), lead_s)), paused)
+    chooses_paused = is_known and spares is not None and spares.most > 0
+
+    def held_under(rule: Rule, paused: int) -> Held:
+        sizes = with_windows(wanted.bounds.settle(rule.sizes(demand, lead_s), lead_s))
+        return held(sizes, paused if chooses_paused else standby)
 
     def line(name: str, held: Held, *, today: bool = False, chosen: bool = False) -> Line:
         sizes, score, paused = held
@@ -101,18 +103,12 @@ def what_if(
         return Line(name, score, met and (is_known or not chosen), sizes[-1], paused, today=today, chosen=chosen)
 
     held_today = held(today, standby)
-    held_then = held_under(choice.rule)
+    held_then = held_under(choice.rule, choice.paused)
     chosen = line(choice.rule.name, held_then, chosen=True)
-    others = [line(one.rule.name, held_under(one.rule)) for one in best_of_each_kind(choice.tried, choice.rule)]
-    pair = None
-    if spares is not None and is_known:
-        pair = choose_pair(demand, wanted.target, wanted.bounds, lead_s, spares, score_from=begin)
-    if pair is not None:
-        held_pair = held_under(Fixed(pair.ready), pair.paused)
-        beside = replace(line(f"fixed {pair.ready}", held_pair), pair=True)
-        if beside.met and not (chosen.met and is_cheaper(chosen, beside, spares)):
-            chosen, beside, held_then = replace(beside, chosen=True), replace(chosen, chosen=False), held_pair
-        others.insert(0, beside)
+    others = [
+        line(one.rule.name, held_under(one.rule, one.paused))
+        for one in best_of_each_kind(choice.tried, choice.rule, choice.paused, spares)
+    ]
     return WhatIf(
         scored_from=demand.minute_at(begin),
         met=chosen.met,
@@ -122,20 +118,23 @@ def what_if(
     )
 
 
-def is_cheaper(one: Line, other: Line, spares: Spares | None) -> bool:
-    """Whether a line costs no more than another one, with what both hold paused."""
-    paused_cost = 0.0 if spares is None else spares.cost
-    return one.score.priced_s(paused_cost) <= other.score.priced_s(paused_cost)
+def best_of_each_kind(tried: Sequence[Tried], besides: Rule, paused: int, spares: Spares | None) -> list[Tried]:
+    """The cheapest of each other kind of rule that met the target, or else the one that came nearest.
 
-
-def best_of_each_kind(tried: Sequence[Tried], besides: Rule) -> list[Tried]:
-    """The cheapest of each other kind of rule that met the target, or else the one that came nearest."""
-    kinds, best = {type(besides)}, []
-    for one in sorted(tried, key=lambda t: (not t.met, t.score.member_s if t.met else -t.score.hit_rate)):
-        if type(one.rule) not in kinds:
-            kinds.add(type(one.rule))
+    The same rule with and without paused prebuilds is of two kinds.
+    """
+    cost = 0.0 if spares is None else spares.cost
+    kinds, best = {_kind(besides, paused)}, []
+    for one in sorted(tried, key=lambda t: (not t.met, t.score.priced_s(cost) if t.met else -t.score.hit_rate)):
+        kind = _kind(one.rule, one.paused)
+        if kind not in kinds:
+            kinds.add(kind)
             best.append(one)
     return best
+
+
+def _kind(rule: Rule, paused: int) -> tuple[type[Rule], bool]:
+    return type(rule.rule if isinstance(rule, Refilled) else rule), paused > 0
 
 
 Held: TypeAlias = tuple[Sequence[int], Score, int]

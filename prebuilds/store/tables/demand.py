@@ -41,6 +41,8 @@ preset_sizes = Table(
     Column("preset_name", Text, primary_key=True),
     Column("size", Integer),  # null: nothing was computed yet
     Column("asked", JSONB),  # wanted sizes that hold it up (`sizes_of_json`); null: none is stored
+    Column("paused", Integer),  # the paused prebuilds that are held beside it; null: no count was chosen
+    Column("paused_asked", JSONB),  # wanted counts of these that hold it up (`sizes_of_json`)
     Column("rule", JSONB),  # the rule that is followed; null: none was chosen yet
     Column("chosen_for", JSONB),  # the target that it was chosen for
     Column("outcome", JSONB),  # what the rules came to when it was chosen
@@ -49,6 +51,7 @@ preset_sizes = Table(
     time_column("chosen_at"),
     time_column("sized_at"),  # when a worker last took its turn
     CheckConstraint("size >= 0", name="preset_sizes_size_check"),
+    CheckConstraint("paused >= 0", name="preset_sizes_paused_check"),
 )
 
 # Up to which event claims were counted.

@@ -135,6 +135,18 @@ LEAST: tuple[Step, ...] = (
 
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
 """The sizes that targets asked for lately. They delay the shrinking of a pool."""
+
+SIZED_STANDBY: tuple[Step, ...] = (
+    ShortStep(
+        "sizes_paused",
+        (
+            "ALTER TABLE preset_sizes ADD COLUMN paused integer CONSTRAINT preset_sizes_paused_check"
+            " CHECK (paused >= 0), ADD COLUMN paused_asked jsonb",
+        ),
+    ),
+)
+"""Counts of paused prebuilds that were chosen for targets, and the wanted ones that still hold them up."""
+
 NEAR_MISSES: tuple[Step, ...] = (IndexStep("events_near_miss_idx", "events (id) WHERE kind = 'claim_near_miss'"),)
 
 EXPAND: tuple[Step, ...] = (
@@ -144,6 +156,7 @@ EXPAND: tuple[Step, ...] = (
     *READY_BY,
     *LEAST,
     *SHRINKING,
+    *SIZED_STANDBY,
     *NEAR_MISSES,
     *LIMITS,
     *LEASES,

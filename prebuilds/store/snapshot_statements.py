@@ -45,17 +45,19 @@ _PRESETS = f"""
 """
 
 # One scan of the pools' partial index counts all presets; no rows of workspaces leave the database.
+# In each filter, the condition that most workspaces fail comes first: PostgreSQL evaluates them from left to right for
+# every workspace, and `expired` costs most.
 _COUNT_POOLS = f"""
     WITH pools AS (
         SELECT w.preset_id,
                count(*) FILTER (WHERE running) AS running,
                count(*) FILTER (WHERE running AND expired) AS expired,
-               count(*) FILTER (WHERE running AND NOT expired AND probe_failures >= {PROBE_FAILURES_MAX}) AS unhealthy,
-               count(*) FILTER (WHERE running AND NOT expired AND claimable_preset_id IS NOT NULL) AS eligible,
+               count(*) FILTER (WHERE probe_failures >= {PROBE_FAILURES_MAX} AND running AND NOT expired) AS unhealthy,
+               count(*) FILTER (WHERE claimable_preset_id IS NOT NULL AND running AND NOT expired) AS eligible,
                count(*) FILTER (WHERE in_progress AND latest_transition = 'start') AS starting,
-               count(*) FILTER (WHERE in_progress AND latest_transition = 'stop') AS stopping,
-               count(*) FILTER (WHERE in_progress AND latest_transition = 'delete') AS deleting,
-               count(*) FILTER (WHERE latest_build = 1 AND latest_transition = 'start' AND latest_status = 'pending')
+               count(*) FILTER (WHERE latest_transition = 'stop' AND in_progress) AS stopping,
+               count(*) FILTER (WHERE latest_transition = 'delete' AND in_progress) AS deleting,
+               count(*) FILTER (WHERE latest_status = 'pending' AND latest_build = 1 AND latest_transition = 'start')
                    AS creations_pending,
                count(*) FILTER (WHERE latest_status = 'pending') AS pending,
                count(*) FILTER (WHERE latest_status = 'failed') AS failed,

@@ -117,7 +117,7 @@ def provision(workspace_id: UUID) -> Provision:
     )
 
 
-def told(rows: list[InventoryRow]) -> list[tuple[UUID, str, int, str]]:
+def findings_of(rows: list[InventoryRow]) -> list[tuple[UUID, str, int, str]]:
     return [(row.workspace_id, row.finding, row.sightings, row.action) for row in rows]
 
 

@@ -26,7 +26,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 DAILY = f"CRON_TZ=UTC 30 {(datetime.now(UTC).hour + 12) % 24} * * *"
 """Half a day away, whenever the tests run: a fixed hour fell within a ttl of theirs once a day."""
 BUILDS = """
-    SELECT string_agg(concat_ws(' ', b.transition, b.stage, b.status, u.name), ', ' ORDER BY b.number) AS told
+    SELECT string_agg(concat_ws(' ', b.transition, b.stage, b.status, u.name), ', ' ORDER BY b.number) AS recorded
       FROM workspace_builds b JOIN users u ON u.id = b.initiator_id WHERE b.workspace_id = :id AND b.number > 1
 """
 
@@ -55,7 +55,7 @@ async def row_of(engine: AsyncEngine, workspace_id: UUID) -> Any:
 
 async def builds_of(engine: AsyncEngine, workspace_id: UUID) -> list[str]:
     """Return transition, stage, status and initiator of each build after the creation."""
-    return str((await one(engine, BUILDS, id=workspace_id)).told).split(", ")
+    return str((await one(engine, BUILDS, id=workspace_id)).recorded).split(", ")
 
 
 async def let_pass(engine: AsyncEngine, time: timedelta) -> None:

@@ -64,8 +64,8 @@ class Plans:
         """Take a message of the server, and remember it if it is a plan."""
         _, found, plan = str(message.message).partition("plan:\n")
         if found:
-            said = json.loads(plan)
-            self.reads += [Read(*scan, said["Query Text"]) for scan in _scans(said["Plan"])]
+            explained = json.loads(plan)
+            self.reads += [Read(*scan, explained["Query Text"]) for scan in _scans(explained["Plan"])]
 
 
 def _scans(node: dict[str, Any]) -> Iterator[tuple[str, int, bool]]:

@@ -118,8 +118,8 @@ async def claim(
     """Claim a workspace for alice under a new name."""
     if isinstance(target, MadePreset):
         target = ClaimTarget("acme/python/small", preset_id=target.id)
-    asked = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
-    request = ClaimRequest.model_validate(asked)
+    fields = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
+    request = ClaimRequest.model_validate(fields)
     claim_id = claim_id or f"c{next(_names)}"
     return await store.claim(claim_id, request, target, hash_request(request), new_run(), held=False)
 
@@ -194,7 +194,7 @@ class Desk:
     ) -> None:
         self.dispatcher = NotedDispatcher()
         self.runs: dict[str, ClaimRun] = {}
-        self._asked: dict[str, dict[str, Any]] = {}
+        self._requests: dict[str, dict[str, Any]] = {}
         self.store = store
         self.claims = Claims(engine, store, dispatcher or self.dispatcher, rules)
         self._activities = ClaimActivities(self.claims)
@@ -209,10 +209,10 @@ class Desk:
         Args:
             run: The run that this is another attempt at; None for a new one.
         """
-        asked = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
+        request = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
         run = self.runs[claim_id] = run or new_run()
-        self._asked[claim_id] = asked
-        return await self._run(claim_id, self._activities.claim, asked, claim_id, run)
+        self._requests[claim_id] = request
+        return await self._run(claim_id, self._activities.claim, request, claim_id, run)
 
     async def wait(self, claim_id: str, **changes: Any) -> ClaimQueued:
         """The same, of one that has to wait."""
@@ -223,13 +223,13 @@ class Desk:
     async def ask_all(
         self, claim_id: str, names: Sequence[str], *, run: ClaimRun | None = None, **changes: Any
     ) -> ClaimsResult:
-        asked = {"preset": "acme/python/small", "owner": "alice", "names": list(names)} | changes
+        request = {"preset": "acme/python/small", "owner": "alice", "names": list(names)} | changes
         run = self.runs[claim_id] = run or new_run()
-        return await self._run(claim_id, self._activities.claim_all, asked, claim_id, run)
+        return await self._run(claim_id, self._activities.claim_all, request, claim_id, run)
 
     async def cancel_all(self, claim_id: str, names: Sequence[str], *, run: ClaimRun) -> ClaimsResult | None:
-        asked = {"preset": "acme/python/small", "owner": "alice", "names": list(names)}
-        return await self._run(claim_id, self._activities.cancel_all, asked, claim_id, run)
+        request = {"preset": "acme/python/small", "owner": "alice", "names": list(names)}
+        return await self._run(claim_id, self._activities.cancel_all, request, claim_id, run)
 
     async def look(self, claim_id: str) -> ClaimPlace:
         return await self._run(claim_id, self._activities.look_in_queue, claim_id, self.run_of(claim_id))
@@ -243,14 +243,19 @@ class Desk:
         **changes: Any,
     ) -> ClaimPlace:
         """Take a claim out of the queue; *changes* describe the request of a claim that another desk made."""
-        asked = {"preset": "acme/python/small", "owner": "alice", "name": "dev"} | self._asked.get(claim_id, {})
+        request = {"preset": "acme/python/small", "owner": "alice", "name": "dev"} | self._requests.get(claim_id, {})
         run = run or self.run_of(claim_id)
-        return await self._run(claim_id, self._activities.leave_queue, asked | changes, claim_id, run, outcome)
+        return await self._run(claim_id, self._activities.leave_queue, request | changes, claim_id, run, outcome)
 
     async def create_instead(self, claim_id: str, *, run: ClaimRun | None = None, **changes: Any) -> ClaimResult:
-        asked = {"preset": "acme/python/small", "owner": "alice", "on_empty": "wait", "on_timeout": "create"} | changes
+        request = {
+            "preset": "acme/python/small",
+            "owner": "alice",
+            "on_empty": "wait",
+            "on_timeout": "create",
+        } | changes
         run = run or self.run_of(claim_id)
-        return await self._run(claim_id, self._activities.create_instead, asked, claim_id, run)
+        return await self._run(claim_id, self._activities.create_instead, request, claim_id, run)
 
     async def _run(self, claim_id: str, step: Callable[..., Awaitable[T]], *args: Any) -> T:
         environment = ActivityEnvironment()

@@ -93,8 +93,8 @@ async def test_after_a_failed_deletion_the_name_is_free_and_the_rest_is_told(
     ]
     await operations.context.dispatcher.drain()
     assert build_workflow_id(build_id_of(dev, REPEAT)) in workflows.canceled
-    [(_, told)] = await events(engine, "abandoned")
-    assert told == {"workspace": DEV, "host": "h1", "error": "no", "left": LEFT}
+    [(_, data)] = await events(engine, "abandoned")
+    assert data == {"workspace": DEV, "host": "h1", "error": "no", "left": LEFT}
     shown = await show_workspace(engine, str(dev))
     assert (shown.resources, [event.actor for event in shown.events][-1]) == (LEFT, "carol")
     assert shown.status == "abandoned"

@@ -53,8 +53,8 @@ async def test_a_ttl_stops_what_runs_once_and_by_its_owners_name(engine: AsyncEn
     assert await builds_of(engine, dev) == ["start claim succeeded bob", "stop none succeeded alice"]
     row = await row_of(engine, dev)
     assert (row.next_action_at, row.address) == (None, None)
-    told = [data for _, data in await events(engine, "acted")]
-    assert told == [{"reason": "ttl"}]
+    recorded = [data for _, data in await events(engine, "acted")]
+    assert recorded == [{"reason": "ttl"}]
 
 
 async def test_a_stopped_workspace_starts_at_its_moment_once(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -252,14 +252,14 @@ async def test_a_path_is_looked_up_again_after_a_claim_was_waited_for(engine: As
     for n in range(10):
         [pooled] = await make_ready(engine, preset, 1)
         name = (await row_of(engine, pooled)).name
-        won, released = await asyncio.gather(
+        claimed, released = await asyncio.gather(
             claim(store, preset, name=f"p{n}"),
             release_workspace(engine, f"prebuilds/{name}", "ops"),
             return_exceptions=True,
         )
-        assert not isinstance(won, BaseException)
+        assert not isinstance(claimed, BaseException)
         row = await row_of(engine, pooled)
-        if won.result is not None:
+        if claimed.result is not None:
             assert isinstance(released, WorkspaceNotFound)
             assert (row.latest_transition, row.latest_build) == ("start", 2)
         else:

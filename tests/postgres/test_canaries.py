@@ -151,8 +151,10 @@ async def test_a_version_whose_hand_overs_fail_goes_back_by_itself(engine: Async
     assert back == (2, 1, "succeeded", None)
     [(_, failed)] = await events(engine, "canary_failed")
     assert (failed["claims"], failed["new_claims"], failed["bad"]) == (4, 2, 2)
-    told = await one(engine, "SELECT body FROM notifications WHERE kind = 'canary_failed' AND notifier = 'webhook'")
-    assert (told.body["template"], told.body["to"], told.body["from"]) == ("python", 2, 1)
+    notification = await one(
+        engine, "SELECT body FROM notifications WHERE kind = 'canary_failed' AND notifier = 'webhook'"
+    )
+    assert (notification.body["template"], notification.body["to"], notification.body["from"]) == ("python", 2, 1)
     row = await one(engine, "SELECT canary_state FROM rollouts WHERE to_number = 2")
     assert row.canary_state == "failed"
     again = await version(engine, 2, 4)

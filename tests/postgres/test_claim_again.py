@@ -92,7 +92,7 @@ async def test_an_answer_outlives_what_it_was_asked_of(
     await apply_file(engine, SMALL)
     preset = await find_preset(engine)
     await make_ready(engine, preset, 4)
-    won = await desk.ask("one", name="dev", **by)
+    claimed = await desk.ask("one", name="dev", **by)
     many = await desk.ask_all("many", ["b", "a"], **by)
     waited = await desk.ask("waited", name="waited", on_empty="wait", **by)
     late = await desk.create_instead("late", name="late", **by)
@@ -100,7 +100,7 @@ async def test_an_answer_outlives_what_it_was_asked_of(
     await change(engine)
     rows = await rows_of(engine)
 
-    assert await desk.ask("one", name="dev", **by) == won
+    assert await desk.ask("one", name="dev", **by) == claimed
     assert await desk.ask_all("many", ["b", "a"], **by) == many
     assert await desk.ask("waited", name="waited", on_empty="wait", **by) == waited
     assert await desk.create_instead("late", name="late", **by) == late
@@ -126,9 +126,9 @@ async def test_a_claim_by_template_goes_to_the_version_that_came_meanwhile(
 ) -> None:
     await apply_file(engine, SMALL)
     versions.coming = 2
-    won = await desk.ask("one", **BY_TEMPLATE)
-    assert isinstance(won, ClaimResult)
-    assert won.preset_id == (await find_preset(engine)).id
+    claimed = await desk.ask("one", **BY_TEMPLATE)
+    assert isinstance(claimed, ClaimResult)
+    assert claimed.preset_id == (await find_preset(engine)).id
     versions.coming = 2
     many = await desk.ask_all("many", ["a", "b"], **BY_TEMPLATE)
     assert {c.preset_id for c in many.claims} == {(await find_preset(engine)).id}

@@ -229,12 +229,12 @@ async def test_batches_and_single_claims_at_once_count_exactly(
         single_ids = workspace_ids([a for a in answers if isinstance(a, ClaimOutcome)])
         others = [a for a in answers if not isinstance(a, ClaimsResult | ClaimOutcome)]
         assert all(isinstance(a, NoClaimablePrebuiltWorkspaces) for a in others), others
-        won = [*batch_ids, *single_ids]
-        assert len(set(won)) == len(won)
-        assert set(won) <= set(made)
+        claimed = [*batch_ids, *single_ids]
+        assert len(set(claimed)) == len(claimed)
+        assert set(claimed) <= set(made)
         assert len(batch_ids) % 15 == 0, "all or nothing"
         left = (await one(engine, "SELECT count(*) FROM workspaces WHERE claimable_preset_id IS NOT NULL")).count
-        assert left == 40 - len(won)
+        assert left == 40 - len(claimed)
         assert left == 0 or (len(single_ids) == 30 and left < 15), "nobody misses what is there"
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
 
@@ -244,13 +244,13 @@ async def test_two_batches_that_want_more_than_there_is(engine: AsyncEngine, sto
     preset = await make_preset(engine)
     for n in range(15):
         await ready(engine, 10)
-        asked = [
+        batches = [
             desk.ask_all(f"path-{n}", names(8, f"a{n}-")),
             desk.ask_all(f"id-{n}", names(8, f"b{n}-"), preset=str(preset.id), owner="bob"),
         ]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        won, missed = sorted(answers, key=lambda a: isinstance(a, BaseException))
-        assert isinstance(won, ClaimsResult)
+        answers = await asyncio.gather(*batches, return_exceptions=True)
+        claimed, missed = sorted(answers, key=lambda a: isinstance(a, BaseException))
+        assert isinstance(claimed, ClaimsResult)
         assert isinstance(missed, NoClaimablePrebuiltWorkspaces)
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
     assert store.deadlocks == 0
@@ -270,8 +270,8 @@ async def test_the_same_names_in_another_order_from_another_pool(
             desk.ask_all(f"large-{n}", wanted[::-1], preset="acme/python/large"),
             return_exceptions=True,
         )
-        won, refused = sorted(answers, key=lambda a: isinstance(a, BaseException))
-        assert isinstance(won, ClaimsResult), refused
+        claimed, refused = sorted(answers, key=lambda a: isinstance(a, BaseException))
+        assert isinstance(claimed, ClaimsResult), refused
         assert isinstance(refused, NameTaken)
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
     assert store.deadlocks == 0

@@ -81,9 +81,9 @@ async def test_a_claim_takes_a_prebuild_as_it_is_after_a_change_meanwhile(
     await until_blocked(gate)
     await do(engine, "UPDATE workspaces SET address = 'http://moved', probe_failures = 1 WHERE id = :id", id=ready)
     await gate.execute("SELECT pg_advisory_unlock_all()")
-    won = (await claiming).result
-    assert won is not None
-    assert (won.workspace_id, won.address) == (ready, "http://moved")
+    claimed = (await claiming).result
+    assert claimed is not None
+    assert (claimed.workspace_id, claimed.address) == (ready, "http://moved")
     row = await one(
         engine,
         """
@@ -91,7 +91,7 @@ async def test_a_claim_takes_a_prebuild_as_it_is_after_a_change_meanwhile(
           FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN workspace_builds b ON b.workspace_id = w.id
           JOIN claims c ON c.id = 'c1' WHERE b.id = :build
         """,
-        build=won.build_id,
+        build=claimed.build_id,
     )
     assert tuple(row) == ("alice", "dev", None, 2, 2, "claim", ready)
 

@@ -73,8 +73,8 @@ async def claims_at_once(engine: AsyncEngine, stores: Sequence[ClaimStore], owne
     """Let all of *owners* claim at the same time, alone or in shared statements; returns how many each has won. All
     others meet the limit."""
     desks = [Desk(engine, store) for store in stores]
-    asked = [desks[n % len(desks)].ask(f"{uuid4()}", owner=owner) for n, owner in enumerate(owners)]
-    done = await asyncio.gather(*asked, return_exceptions=True)
+    claims = [desks[n % len(desks)].ask(f"{uuid4()}", owner=owner) for n, owner in enumerate(owners)]
+    done = await asyncio.gather(*claims, return_exceptions=True)
     assert all(isinstance(one, LimitExceeded | ClaimResult) for one in done), done
     return Counter(one.owner for one in done if isinstance(one, ClaimResult))
 
@@ -87,8 +87,8 @@ async def test_fifty_claims_of_one_member_at_once_give_exactly_the_limit(
 ) -> None:
     preset = await limited(engine, workspaces_per_member=5)
     await make_ready(engine, preset, 12)
-    won = await claims_at_once(engine, stores, ["alice"] * 50)
-    assert won == {"alice": 5}
+    claimed = await claims_at_once(engine, stores, ["alice"] * 50)
+    assert claimed == {"alice": 5}
     assert await claims_at_once(engine, stores, ["alice", "bob"] * 10) == {"bob": 5}, "each member's own"
 
 
@@ -97,11 +97,11 @@ async def test_the_members_of_an_organization_share_its_workspaces(
 ) -> None:
     preset = await limited(engine, workspaces=7, workspaces_per_member=5)
     await make_ready(engine, preset, 12)
-    won = await claims_at_once(engine, stores, ["alice", "bob"] * 15)
-    assert won.total() == 7
-    assert max(won.values()) <= 5
+    claimed = await claims_at_once(engine, stores, ["alice", "bob"] * 15)
+    assert claimed.total() == 7
+    assert max(claimed.values()) <= 5
     used = {row.limit: row.used for row in (await LimitOperations(engine).list()).rows}
-    assert used == {"workspaces": 7, "workspaces_per_member": max(won.values())}
+    assert used == {"workspaces": 7, "workspaces_per_member": max(claimed.values())}
 
 
 async def test_a_refusal_names_the_limit_and_writes_nothing(engine: AsyncEngine, desk: Desk) -> None:
@@ -140,8 +140,8 @@ async def test_attempts_at_one_claim_meet_no_limit_by_each_other(engine: AsyncEn
     for n in range(10):
         await make_ready(engine, preset, 1)
         run, name = new_run(), f"r{n}"
-        asked = [Desk(engine, store).ask(f"again-{n}", run=run, name=name) for store in stores * 2]
-        answers = await asyncio.gather(*asked)
+        claims = [Desk(engine, store).ask(f"again-{n}", run=run, name=name) for store in stores * 2]
+        answers = await asyncio.gather(*claims)
         assert len({answer.model_dump_json() for answer in answers}) == 1
         await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE name = :name", name=name)
     assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 10
@@ -194,8 +194,8 @@ async def test_a_drill_takes_nobodys_place(engine: AsyncEngine, desk: Desk) -> N
     organization = (await find_preset(engine)).organization_id
     await do(engine, f"INSERT INTO organization_members {member}", organization=organization)
     for n in range(2):
-        asked = desk.store.claim_on(desk.store.pool, f"d{n}", *drill_claim(f"d{n}"), held=True)
-        assert (await asked).result is not None
+        claiming = desk.store.claim_on(desk.store.pool, f"d{n}", *drill_claim(f"d{n}"), held=True)
+        assert (await claiming).result is not None
     assert isinstance(await desk.ask("c1", on_empty="create"), ClaimResult)
     assert [row.used for row in (await LimitOperations(engine).list()).rows] == [1, 1]
 
@@ -293,8 +293,8 @@ async def test_a_waiter_at_its_members_limit_keeps_its_place_and_the_next_one_is
     assert not (await serve_all_waiters(engine)).workflow_ids
     place = await desk.look("alices")
     assert place.waiting is not None
-    told = [data for _, data in await events(engine, "claim_passed_over")]
-    assert told == [{"limit": "workspaces_per_member", "maximum": 1, "used": 1}], "once"
+    recorded = [data for _, data in await events(engine, "claim_passed_over")]
+    assert recorded == [{"limit": "workspaces_per_member", "maximum": 1, "used": 1}], "once"
     await release_workspace(engine, str(has.workspace_id), by="ops")
     assert (await serve_all_waiters(engine)).workflow_ids == ["claim-workspace/alices"]
     assert (await desk.look("alices")).result is not None
@@ -326,8 +326,8 @@ async def test_waiters_and_claims_at_once_stay_within_the_limit(engine: AsyncEng
     for n in range(4):
         await waiting.wait(f"w{n}", owner="alice")
     begun = await begin_prebuilds(engine, preset, 8)
-    asked = [claim(stores[n % 3], preset, owner="alice") for n in range(8)]
-    done = await asyncio.gather(*(finish(engine, one) for one in begun), *asked, return_exceptions=True)
+    claims = [claim(stores[n % 3], preset, owner="alice") for n in range(8)]
+    done = await asyncio.gather(*(finish(engine, one) for one in begun), *claims, return_exceptions=True)
     wrong = [one for one in done if isinstance(one, BaseException) and not isinstance(one, LimitExceeded)]
     assert not wrong
     await serve_all_waiters(engine)
@@ -342,7 +342,7 @@ async def test_no_sequence_of_claims_waits_and_releases_exceeds_a_limit(
     chance = random.Random(seed)  # noqa: S311 - which steps come next
     preset = await limited(engine, workspaces=5, workspaces_per_member=3)
     desks = [Desk(engine, store) for store in stores]
-    won: list[ClaimResult] = []
+    claimed: list[ClaimResult] = []
     one_pass_at_a_time = asyncio.Lock()
 
     async def step(number: int) -> None:
@@ -351,15 +351,15 @@ async def test_no_sequence_of_claims_waits_and_releases_exceeds_a_limit(
             case 0:
                 async with one_pass_at_a_time:
                     await make_ready(engine, preset, 1)
-            case 1 if won:
-                await release_workspace(engine, str(won.pop(chance.randrange(len(won))).workspace_id), by="ops")
+            case 1 if claimed:
+                await release_workspace(engine, str(claimed.pop(chance.randrange(len(claimed))).workspace_id), by="ops")
                 await serve_all_waiters(engine)
             case 2:
                 names = [f"b{number}-{n}" for n in range(2)]
-                won.extend((await desk.ask_all(f"c{number}", names, owner=owner, on_empty="create")).claims)
+                claimed.extend((await desk.ask_all(f"c{number}", names, owner=owner, on_empty="create")).claims)
             case _:
-                asked = await desk.ask(f"c{number}", owner=owner, on_empty=chance.choice(["fail", "create", "wait"]))
-                won.extend([asked] if isinstance(asked, ClaimResult) else [])
+                answer = await desk.ask(f"c{number}", owner=owner, on_empty=chance.choice(["fail", "create", "wait"]))
+                claimed.extend([answer] if isinstance(answer, ClaimResult) else [])
 
     for round_number in range(12):
         done = await asyncio.gather(*(step(round_number * 10 + n) for n in range(4)), return_exceptions=True)

@@ -59,9 +59,9 @@ async def test_a_held_pool_says_so_everywhere(
     for claim_id, result in (("missed", "missed"), ("made", "created")):
         row = await one(engine, "SELECT outcome, miss_reason FROM claims WHERE id = :id", id=claim_id)
         assert tuple(row) == (result, "held")
-        told = await explain_claim(engine, claim_id)
-        assert (told.outcome, told.miss_reason, told.preset_id) == (result, "held", preset.id)
-        [event] = told.events
+        explanation = await explain_claim(engine, claim_id)
+        assert (explanation.outcome, explanation.miss_reason, explanation.preset_id) == (result, "held", preset.id)
+        [event] = explanation.events
         assert (event.kind, event.actor) == (f"claim_{result}", "alice")
         assert event.data == {"owner": "alice", "name": "dev", "miss_reason": "held"}
     with pytest.raises(NoClaimablePrebuiltWorkspaces, match="0 of 2"):
@@ -145,9 +145,9 @@ async def test_text_that_cannot_be_stored_is_refused_by_field(
 
 async def test_also_what_only_a_queue_would_store(engine: AsyncEngine, desk: Desk) -> None:
     await apply_file(engine, {"name": "small", "instances": 0, "default": True})
-    asked = {"template": "acme/python", "preset": None, "parameters": {"other": "a\0"}}
+    request = {"template": "acme/python", "preset": None, "parameters": {"other": "a\0"}}
     with pytest.raises(InvalidInput) as refused:
-        await desk.ask("c1", on_empty="wait", **asked)
+        await desk.ask("c1", on_empty="wait", **request)
     assert list(refused.value.details) == ["parameters"]
 
 
@@ -245,9 +245,9 @@ async def test_its_schedule_is_looked_after_from_the_claim_on(engine: AsyncEngin
     """As when a build hands it over: the relay looks at a running workspace as its schedule's moments pass."""
     [made, other] = await ready_at_once(engine, 2)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
-    asked = {"autostart_schedule": "0 9 * * *", "next_start_at": tomorrow.isoformat()}
-    await desk.ask("c1", ttl_seconds=0, **asked)
-    await desk.ask("c2", ttl_seconds=60, **asked)
+    schedule = {"autostart_schedule": "0 9 * * *", "next_start_at": tomorrow.isoformat()}
+    await desk.ask("c1", ttl_seconds=0, **schedule)
+    await desk.ask("c2", ttl_seconds=60, **schedule)
     by_schedule = await one(engine, "SELECT next_action_at FROM workspaces WHERE id = :id", id=made)
     by_ttl = await one(engine, "SELECT next_action_at, claimed_at FROM workspaces WHERE id = :id", id=other)
     assert by_schedule.next_action_at == tomorrow

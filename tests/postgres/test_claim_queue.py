@@ -52,12 +52,12 @@ async def one_member_less(engine: AsyncEngine, name: str) -> None:
 
 async def test_first_come_first_served_with_a_visible_position(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
-    asked = [await desk.wait(f"c{n}", name=f"w{n}", wait_timeout_seconds=60) for n in range(3)]
-    assert [a.position for a in asked] == [1, 2, 3]
-    assert asked[0].left_seconds is not None
-    assert 30 < asked[0].left_seconds <= 60
+    places = [await desk.wait(f"c{n}", name=f"w{n}", wait_timeout_seconds=60) for n in range(3)]
+    assert [a.position for a in places] == [1, 2, 3]
+    assert places[0].left_seconds is not None
+    assert 30 < places[0].left_seconds <= 60
     queued = await one(engine, "SELECT min(queued_at) AS at FROM claim_queue")
-    assert asked[0].deadline - queued.at == timedelta(seconds=60)
+    assert places[0].deadline - queued.at == timedelta(seconds=60)
 
     made = await begin_prebuilds(engine, preset, 3)
     for n, workspace_id in enumerate(made):
@@ -147,11 +147,11 @@ async def test_joining_as_builds_end_misses_none_of_them(engine: AsyncEngine, de
         joins = [desk.ask(f"join-{n}-{m}", name=f"join-{n}-{m}", on_empty="wait") for m in range(2)]
         answers = (await asyncio.gather(*joins, *[finish(engine, i) for i in made]))[:2]
         assert (await one(engine, UNMATCHED)).count == 0
-        won = [
+        claimed = [
             answer.workspace_id if isinstance(answer, ClaimResult) else got(await desk.look(f"join-{n}-{m}"))
             for m, answer in enumerate(answers)
         ]
-        assert sorted(won) == sorted(made)
+        assert sorted(claimed) == sorted(made)
 
 
 async def test_looking_up_ones_place_loses_it_to_nobody(engine: AsyncEngine, desk: Desk) -> None:
@@ -269,12 +269,12 @@ async def test_leaving_and_the_hand_over_cannot_both_win(engine: AsyncEngine, de
         await desk.wait(f"leave-{n}", name=f"leave-{n}")
         [made] = await begin_prebuilds(engine, preset, 1)
         place, _ = await against(n, ROUNDS, desk.leave(f"leave-{n}"), finish(engine, made))
-        won = place.result is not None
-        outcomes[won] += 1
+        claimed = place.result is not None
+        outcomes[claimed] += 1
         row = await one(engine, "SELECT owner_id, claimable_preset_id FROM workspaces WHERE id = :id", id=made)
-        assert (row.owner_id == PREBUILDS_USER_ID, row.claimable_preset_id is not None) == (not won, not won)
+        assert (row.owner_id == PREBUILDS_USER_ID, row.claimable_preset_id is not None) == (not claimed, not claimed)
         assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
-        if won:
+        if claimed:
             assert got(place) == got(await desk.leave(f"leave-{n}")) == made
         else:
             assert await desk.leave(f"leave-{n}") == ClaimPlace(), "it stays out"
@@ -297,12 +297,12 @@ async def test_whoever_leaves_moves_the_others_up(engine: AsyncEngine, desk: Des
 
 async def test_a_late_claim_may_create_instead(engine: AsyncEngine, desk: Desk) -> None:
     await make_preset(engine, instances=0)
-    asked = {"name": "dev", "on_timeout": "create"}
-    await desk.wait("late", **asked)
+    request = {"name": "dev", "on_timeout": "create"}
+    await desk.wait("late", **request)
     assert await desk.leave("late", None) == ClaimPlace()
-    made = await desk.create_instead("late", **asked)
+    made = await desk.create_instead("late", **request)
     assert (made.source, made.miss_reason, made.name) == ("created", "empty", "dev")
-    assert await desk.ask("late", on_empty="wait", **asked) == made, "the same request has the same answer"
+    assert await desk.ask("late", on_empty="wait", **request) == made, "the same request has the same answer"
 
 
 async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
@@ -311,8 +311,8 @@ async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, sto
     earlier = new_run()
     await desk.wait("c1")
     request = ClaimRequest(preset="acme/python/small", owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    told = ClaimTimedOut("too late")
-    assert await ClaimQueue(store).leave("c1", "c1", hash_request(request), earlier, told) == ClaimPlace()
+    timeout = ClaimTimedOut("too late")
+    assert await ClaimQueue(store).leave("c1", "c1", hash_request(request), earlier, timeout) == ClaimPlace()
     assert position_of(await desk.look("c1")) == 1
     [made] = await make_ready(engine, preset, 1)
     assert got(await desk.look("c1")) == made

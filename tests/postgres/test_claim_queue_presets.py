@@ -68,9 +68,9 @@ async def test_joining_minds_a_version_that_came_meanwhile(
     """It holds the row of the preset that will serve it: else it could join beside a build that is ending."""
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    target, asked = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
+    target, request_hash = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
     run = new_run()
-    missed = await store.claim("c1", request, target, asked, run)
+    missed = await store.claim("c1", request, target, request_hash, run)
     await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
     new = await find_preset(engine)
     ending = await asyncpg.connect(dsn_of(database_url))
@@ -78,7 +78,7 @@ async def test_joining_minds_a_version_that_came_meanwhile(
         transaction = ending.transaction()
         await transaction.start()
         await ending.execute("SELECT FROM presets WHERE id = $1 FOR SHARE", new.id)
-        joining = asyncio.create_task(ClaimQueue(store).join("c1", "c1", request, target, missed, asked, run))
+        joining = asyncio.create_task(ClaimQueue(store).join("c1", "c1", request, target, missed, request_hash, run))
         await until_blocked(ending)
         await transaction.rollback()
         assert isinstance(await joining, ClaimQueued)
@@ -89,11 +89,11 @@ async def test_joining_minds_a_version_that_came_meanwhile(
 async def test_a_pool_that_went_meanwhile_is_not_waited_for(engine: AsyncEngine, store: ClaimStore) -> None:
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    target, asked = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
+    target, request_hash = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
     run = new_run()
-    missed = await store.claim("c1", request, target, asked, run)
+    missed = await store.claim("c1", request, target, request_hash, run)
     await do(engine, "UPDATE presets SET desired_instances = NULL")
-    found = await ClaimQueue(store).join("c1", "c1", request, target, missed, asked, run)
+    found = await ClaimQueue(store).join("c1", "c1", request, target, missed, request_hash, run)
     assert isinstance(found, ClaimOutcome)
     assert (found.result, found.miss_reason) == (None, MissReason.NO_POOL)
 
@@ -212,21 +212,21 @@ async def test_who_waits_for_one_preset_holds_no_claim_of_another_up(
             await transaction.start()
             await holder.execute("SELECT FROM presets WHERE id = $1 FOR NO KEY UPDATE", small.id)
             if kind == "waits":
-                asked = [asyncio.create_task(desk.wait(f"w{n}")) for n in range(number)]
+                tasks = [asyncio.create_task(desk.wait(f"w{n}")) for n in range(number)]
                 async with asyncio.timeout(10):  # all have missed, and go on to wait
                     while await watcher.fetchval("SELECT count(*) FROM claims WHERE outcome = 'missed'") < number:
                         await asyncio.sleep(0.01)
             else:
-                asked = [asyncio.create_task(desk.ask_all(f"b{n}", ["a"])) for n in range(number)]
+                tasks = [asyncio.create_task(desk.ask_all(f"b{n}", ["a"])) for n in range(number)]
             await until_blocked(
                 watcher, locking_max(connections)
             )  # not by the holder: a transaction sees one moment's activity
             async with asyncio.timeout(3):
-                won = await desk.ask("fast", preset="acme/python/large")
-            assert isinstance(won, ClaimResult)
-            assert won.workspace_id == made
+                claimed = await desk.ask("fast", preset="acme/python/large")
+            assert isinstance(claimed, ClaimResult)
+            assert claimed.workspace_id == made
             await transaction.rollback()
-            answers = await asyncio.gather(*asked, return_exceptions=True)
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await holder.close()
             await watcher.close()

@@ -51,12 +51,12 @@ async def builds_of(engine: AsyncEngine, workspace_id: UUID) -> list[str]:
     row = await one(
         engine,
         """
-        SELECT array_agg(b.transition || '/' || b.stage || '/' || u.name ORDER BY b.number) AS told
+        SELECT array_agg(b.transition || '/' || b.stage || '/' || u.name ORDER BY b.number) AS builds
           FROM workspace_builds b JOIN users u ON u.id = b.initiator_id WHERE b.workspace_id = :id
         """,
         id=workspace_id,
     )
-    return list(row.told)
+    return list(row.builds)
 
 
 MADE, CLAIMED, DELETED = "start/create/prebuilds", "start/claim/alice", "delete/none/prebuilds"
@@ -68,11 +68,11 @@ async def test_a_claim_and_a_deletion_never_both_win(engine: AsyncEngine, store:
     for n in range(ROUNDS):
         [surplus] = await make_ready(engine, preset, 1)
         claimed, deleted = await against(n, ROUNDS, claim(store, preset), delete(engine, preset))
-        won = workspace_ids([claimed])
-        assert won in ([], [surplus])
-        assert deleted.workspace_ids == ([] if won else [surplus])
-        assert await builds_of(engine, surplus) == [MADE, CLAIMED if won else DELETED]
-        winners["claim" if won else "deletion"] += 1
+        claimed_ids = workspace_ids([claimed])
+        assert claimed_ids in ([], [surplus])
+        assert deleted.workspace_ids == ([] if claimed_ids else [surplus])
+        assert await builds_of(engine, surplus) == [MADE, CLAIMED if claimed_ids else DELETED]
+        winners["claim" if claimed_ids else "deletion"] += 1
     assert min(winners["claim"], winners["deletion"]) > 0, winners
 
 
@@ -111,9 +111,9 @@ async def test_nothing_is_claimed_once_it_was_invalidated(engine: AsyncEngine, s
         claimed, _ = await against(n, ROUNDS, claim(store, preset), invalidating)
         assert (await claim(store, preset)).result is None, "it was over before this one began"
         deleted = await delete(engine, preset)
-        won = workspace_ids([claimed])
-        assert [*won, *deleted.workspace_ids] == [old]
-        winners["claim" if won else "invalidation"] += 1
+        claimed_ids = workspace_ids([claimed])
+        assert [*claimed_ids, *deleted.workspace_ids] == [old]
+        winners["claim" if claimed_ids else "invalidation"] += 1
     assert min(winners["claim"], winners["invalidation"]) > 0, winners
 
 
@@ -127,10 +127,10 @@ async def test_a_new_version_and_claims_of_the_one_before(engine: AsyncEngine, s
         applying = apply_file(engine, changed, rollout={"strategy": "recreate"})
         claiming = together([outcome(desk.ask(f"c{n}-{m}")) for m in range(2)])
         answers, _ = await against(n, ROUNDS, claiming, applying)
-        won = [a.workspace_id for a in answers if isinstance(a, ClaimResult)]
-        assert won in ([], [made])
-        assert sum(isinstance(a, NoClaimablePrebuiltWorkspaces) for a in answers) == 2 - len(won)
-        if won:
+        claimed_ids = [a.workspace_id for a in answers if isinstance(a, ClaimResult)]
+        assert claimed_ids in ([], [made])
+        assert sum(isinstance(a, NoClaimablePrebuiltWorkspaces) for a in answers) == 2 - len(claimed_ids)
+        if claimed_ids:
             build = await one(
                 engine,
                 "SELECT template_version_id FROM workspace_builds WHERE stage = 'claim' AND workspace_id = :id",
@@ -139,8 +139,8 @@ async def test_a_new_version_and_claims_of_the_one_before(engine: AsyncEngine, s
             assert build.template_version_id == old.version_id, "what it was made from"
         missed = await claim(store, await find_preset(engine))
         assert (missed.result, missed.miss_reason) == (None, MissReason.EMPTY)
-        assert (await delete(engine, old)).workspace_ids == ([] if won else [made])
-        winners["claim" if won else "version"] += 1
+        assert (await delete(engine, old)).workspace_ids == ([] if claimed_ids else [made])
+        winners["claim" if claimed_ids else "version"] += 1
     assert min(winners["claim"], winners["version"]) > 0, winners
 
 
@@ -194,11 +194,11 @@ async def test_releasing_a_prebuild_that_is_being_claimed(engine: AsyncEngine, s
     for n in range(ROUNDS):
         [made] = await make_ready(engine, preset, 1)
         claimed, _ = await against(n, ROUNDS, claim(store, preset), release_workspace(engine, str(made), "ops"))
-        told = await builds_of(engine, made)
+        builds = await builds_of(engine, made)
         if claimed.result is None:
-            assert told == [MADE, DELETED]
+            assert builds == [MADE, DELETED]
         else:
-            assert told == [MADE, CLAIMED, "delete/none/alice"]
+            assert builds == [MADE, CLAIMED, "delete/none/alice"]
         winners["claim" if claimed.result else "release"] += 1
     assert min(winners["claim"], winners["release"]) > 0, winners
 
@@ -223,8 +223,8 @@ async def test_different_requests_under_one_id_at_once(engine: AsyncEngine, desk
     preset = await make_preset(engine)
     for n in range(ROUNDS):
         await make_ready(engine, preset, 2)
-        asked = [desk.ask(f"c{n}", name=f"w{n}", owner=owner) for owner in ("alice", "bob")]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+        claims = [desk.ask(f"c{n}", name=f"w{n}", owner=owner) for owner in ("alice", "bob")]
+        answers = await asyncio.gather(*claims, return_exceptions=True)
         assert sorted(type(a).__name__ for a in answers) == [ClaimIdReused.__name__, ClaimResult.__name__]
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
 

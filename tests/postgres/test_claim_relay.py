@@ -153,8 +153,8 @@ async def test_a_claim_long_past_its_deadline_is_withdrawn(
     await make_older(engine, 3)
     await sweep(relay, dispatcher)
     assert await queued(engine) == 0
-    told = (await read_claims(engine, ["late"]))["late"].failed
-    assert (type(told), told and told.details) == (ClaimTimedOut, {"claim_id": "late"})
+    failed = (await read_claims(engine, ["late"]))["late"].failed
+    assert (type(failed), failed and failed.details) == (ClaimTimedOut, {"claim_id": "late"})
     assert await desk.leave("late") == ClaimPlace()
 
 

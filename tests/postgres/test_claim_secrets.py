@@ -65,8 +65,8 @@ async def dump(engine: AsyncEngine, but: str = "") -> str:
 
 async def wait_for(store: ClaimStore, preset: MadePreset, claim_id: str) -> ClaimQueued:
     """One claim in the queue of an empty pool."""
-    asked = {"preset": str(preset.id), "owner": "alice", "name": claim_id, "on_empty": "wait", **TOKEN}
-    request = ClaimRequest.model_validate(asked)
+    fields = {"preset": str(preset.id), "owner": "alice", "name": claim_id, "on_empty": "wait", **TOKEN}
+    request = ClaimRequest.model_validate(fields)
     target = ClaimTarget("acme/python/small", preset_id=preset.id)
     hashed = store.hash_request(request)
     run, workflow_id = new_run(), f"claim-workspace/{claim_id}"

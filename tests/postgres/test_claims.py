@@ -42,9 +42,9 @@ async def test_exactly_the_lesser_number_wins_and_all_are_different(
     preset = await make_preset(engine, instances=ready)
     made = await make_ready(engine, preset, ready)
     results = await asyncio.gather(*[claim(store, PATH) for _ in range(claimers)])
-    won = workspace_ids(results)
-    assert len(set(won)) == len(won) == min(ready, claimers)
-    assert set(won) <= set(made)
+    claimed_ids = workspace_ids(results)
+    assert len(set(claimed_ids)) == len(claimed_ids) == min(ready, claimers)
+    assert set(claimed_ids) <= set(made)
     assert {r.miss_reason for r in results if r.result is None} <= {MissReason.EMPTY}
 
 
@@ -58,8 +58,8 @@ async def test_the_oldest_goes_first_and_keeps_its_id(engine: AsyncEngine, store
             age=age,
             id=workspace_id,
         )
-    won = [await claim(store, preset) for _ in range(3)]
-    assert workspace_ids(won) == ids[::-1]
+    claimed = [await claim(store, preset) for _ in range(3)]
+    assert workspace_ids(claimed) == ids[::-1]
     row = await one(engine, "SELECT * FROM workspaces WHERE id = :id", id=ids[2])
     assert row.claimed_at == row.last_used_at
     assert (row.claimable_preset_id, row.claim_build_id, row.latest_build) == (None, None, 2)
@@ -73,8 +73,8 @@ async def test_the_usual_claim_is_one_statement(engine: AsyncEngine, store: Clai
     await make_ready(engine, preset, 1)
     assert workspace_ids([await claim(store, preset)])
     last = "SELECT query FROM pg_stat_activity WHERE application_name = 'prebuilds-claims'"
-    told = await one(engine, f"{last} AND datname = current_database() ORDER BY query_start DESC LIMIT 1")
-    assert "decide_claim" in told.query, "nothing of the connection pool comes after it"
+    statement = await one(engine, f"{last} AND datname = current_database() ORDER BY query_start DESC LIMIT 1")
+    assert "decide_claim" in statement.query, "nothing of the connection pool comes after it"
 
 
 async def test_one_claim_sent_twice_at_once_gets_one_workspace(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -141,8 +141,8 @@ async def test_ttl_is_the_templates_unless_said(
     engine: AsyncEngine, store: ClaimStore, given: int | None, stored: timedelta | None
 ) -> None:
     await apply_file(engine, {"name": "small", "instances": 1}, default_ttl="8h")
-    won = await claim(store, PATH, ttl_seconds=given, on_empty="create")
-    row = await one(engine, "SELECT ttl FROM workspaces WHERE id = :id", id=workspace_ids([won])[0])
+    claimed = await claim(store, PATH, ttl_seconds=given, on_empty="create")
+    row = await one(engine, "SELECT ttl FROM workspaces WHERE id = :id", id=workspace_ids([claimed])[0])
     assert row.ttl == stored
 
 
@@ -267,15 +267,15 @@ async def test_a_taken_name_is_told_also_when_nothing_is_ready(
 @pytest.mark.parametrize("prebuilds", [0, 1])
 async def test_a_name_that_was_released_is_told_as_that(engine: AsyncEngine, store: ClaimStore, prebuilds: int) -> None:
     preset = await make_preset(engine, instances=0)
-    won = (await claim(store, preset, name="taken", on_empty="create")).result
-    assert won is not None
+    claimed = (await claim(store, preset, name="taken", on_empty="create")).result
+    assert claimed is not None
     await make_ready(engine, preset, prebuilds)
     with pytest.raises(api.NameTaken, match="has a live workspace named taken"):
         await claim(store, preset, name="taken")
     await release_workspace(engine, "alice/taken", "alice")
     with pytest.raises(api.NameTaken, match="alice's workspace taken is being deleted"):
         await claim(store, preset, name="taken")
-    await do(engine, "UPDATE workspaces SET latest_status = 'failed' WHERE id = :id", id=won.workspace_id)
+    await do(engine, "UPDATE workspaces SET latest_status = 'failed' WHERE id = :id", id=claimed.workspace_id)
     with pytest.raises(api.NameTaken, match="deletion failed") as failed:
         await claim(store, preset, name="taken")
     assert "prebuilds workspaces retry alice/taken" in failed.value.remedy

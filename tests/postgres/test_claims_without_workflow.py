@@ -35,13 +35,13 @@ async def decide(desk: Desk, run: ClaimRun | None = None, **changes: Any) -> Cla
 async def test_a_claim_needs_no_workflow_to_win(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     [ready] = await make_ready(engine, preset, 1)
-    won = await decide(desk)
-    assert isinstance(won, ClaimResult)
-    assert (won.workspace_id, won.source) == (ready, "prebuilt")
-    assert (desk.dispatcher.started, desk.dispatcher.nudged) == ([won.build_id], [preset.id])
-    assert await decide(desk) == won
-    assert await desk.ask("c1", name="dev") == won, "a workflow gets the same answer"
-    assert desk.dispatcher.started == [won.build_id], "what followed is not started again"
+    claimed = await decide(desk)
+    assert isinstance(claimed, ClaimResult)
+    assert (claimed.workspace_id, claimed.source) == (ready, "prebuilt")
+    assert (desk.dispatcher.started, desk.dispatcher.nudged) == ([claimed.build_id], [preset.id])
+    assert await decide(desk) == claimed
+    assert await desk.ask("c1", name="dev") == claimed, "a workflow gets the same answer"
+    assert desk.dispatcher.started == [claimed.build_id], "what followed is not started again"
 
 
 async def test_a_claim_that_cannot_be_woken_misses_and_a_workflow_waits_under_its_id(

@@ -30,13 +30,13 @@ from tests.postgres.lifecycle_steps import claimed, row_of
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish, until_blocked
 from tests.rows import events
 
-Told = list[tuple[dict[str, str], str]]
+CountedBuilds = list[tuple[dict[str, str], str]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+def counted_builds(monkeypatch: pytest.MonkeyPatch) -> CountedBuilds:
     """Builds that were counted: their labels, and how they ended."""
-    counted: Told = []
+    counted: CountedBuilds = []
 
     def record_build(labels: dict[str, str], *, status: BuildStatus, **_: Any) -> None:
         counted.append((labels, status.value))
@@ -58,7 +58,7 @@ async def close(engine: AsyncEngine, dispatcher: NotedDispatcher, build_id: UUID
 
 
 async def test_a_build_that_ran_out_of_time_is_counted_once_and_its_preset_looks_again(
-    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
+    engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher
 ) -> None:
     preset = await make_preset(engine)
     [workspace_id] = await begin_prebuilds(engine, preset, 1)
@@ -66,31 +66,31 @@ async def test_a_build_that_ran_out_of_time_is_counted_once_and_its_preset_looks
         outcome = await close(engine, dispatcher, build_id_of(workspace_id, 1))
         assert (outcome.status, outcome.error) == (BuildStatus.FAILED, "not done within its timeout of 60 s")
     labels = {"organization_name": "acme", "template_name": "python", "preset_name": "small"}
-    assert told == [(labels, "failed")]
+    assert counted_builds == [(labels, "failed")]
     assert set(dispatcher.nudged) == {preset.id}
 
 
 async def test_one_that_was_being_cancelled_has_not_failed(
-    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
+    engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]), "ops")
     outcome = await close(engine, dispatcher, build_id_of(workspace_id, 1))
     assert (outcome.status, outcome.error) == (BuildStatus.CANCELED, "canceled")
-    assert [status for _, status in told] == ["canceled"]
+    assert [status for _, status in counted_builds] == ["canceled"]
 
 
 async def test_one_that_has_ended_by_itself_stays_as_it_ended(
-    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
+    engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     await finish(engine, workspace_id)
     assert (await close(engine, dispatcher, build_id_of(workspace_id, 1))).status is BuildStatus.SUCCEEDED
-    assert told == []
+    assert counted_builds == []
 
 
 async def test_one_that_is_released_at_that_moment_has_not_failed(
-    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher, database_url: str
+    engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher, database_url: str
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     watcher = await asyncpg.connect(dsn_of(database_url))
@@ -103,7 +103,7 @@ async def test_one_that_is_released_at_that_moment_has_not_failed(
         await watcher.close()
     outcome = await closing
     assert (outcome.status, outcome.error) == (BuildStatus.CANCELED, "canceled")
-    assert [status for _, status in told] == ["canceled"]
+    assert [status for _, status in counted_builds] == ["canceled"]
 
 
 @pytest.mark.parametrize("status", [BuildStatus.SUCCEEDED, BuildStatus.FAILED])
@@ -135,5 +135,5 @@ async def test_a_stop_tells_what_is_left_and_what_it_has_kept(engine: AsyncEngin
         await end_build(engine, stop, BuildStatus.SUCCEEDED, provisioned=stopped)
     row = await row_of(engine, workspace_id)
     assert (row.address, row.resources) == (None, {"resources": ["disk.home"]})
-    [(_, told)] = await events(engine, "stop_kept_all")
-    assert told == {"replacements": [disk.model_dump()]}
+    [(_, data)] = await events(engine, "stop_kept_all")
+    assert data == {"replacements": [disk.model_dump()]}

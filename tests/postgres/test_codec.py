@@ -51,13 +51,15 @@ def plain(value: Any) -> Payload:
     return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(value).encode())
 
 
-def asked(*payloads: Payload) -> dict[str, Any]:
+def request_body(*payloads: Payload) -> dict[str, Any]:
     found: dict[str, Any] = MessageToDict(Payloads(payloads=payloads))
     return found
 
 
 async def decoded(server: Server, *payloads: Payload) -> list[Payload]:
-    answer = await server.http.post("/codec/decode", json=asked(*payloads), headers={"Authorization": "Bearer ops"})
+    answer = await server.http.post(
+        "/codec/decode", json=request_body(*payloads), headers={"Authorization": "Bearer ops"}
+    )
     assert answer.status_code == 200, answer.text
     assert answer.headers["cache-control"] == "no-store"
     return list(ParseDict(answer.json(), Payloads()).payloads)
@@ -112,7 +114,7 @@ async def test_a_name_that_stands_twice_hides_both(server: Server) -> None:
 
 
 async def test_only_who_operates_everything_is_answered(server: Server) -> None:
-    body = asked(*await encrypted(plain({"a": 1})))
+    body = request_body(*await encrypted(plain({"a": 1})))
     for token, status in (("reader", 403), ("here", 403), ("guess", 401), ("ops", 200)):
         answer = await server.http.post("/codec/decode", json=body, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == status, token

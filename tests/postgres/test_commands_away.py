@@ -33,12 +33,12 @@ def command(
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("TEMPORAL_ADDRESS", address)
 
-    async def told(*words: str) -> tuple[int, str, str]:
+    async def run_words(*words: str) -> tuple[int, str, str]:
         code = await asyncio.to_thread(run, words)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
-    return told
+    return run_words
 
 
 async def test_apply_is_done_although_its_nudge_is_lost(command: Command, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ async def test_a_dry_run_says_old_and_new_and_what_is_replaced(
 
 async def test_tokens_are_made_shown_once_and_revoked(command: Command, engine: AsyncEngine) -> None:
     await make_preset(engine)
-    code, token, said = await command("tokens", "create", "ci", "--scope", "read:acme", "--scope", "claim:others")
+    code, token, output = await command("tokens", "create", "ci", "--scope", "read:acme", "--scope", "claim:others")
     assert (code, read_token(token.strip()) is not None) == (0, True), "stdout is the token alone, for $(...)"
-    assert "token ci: claim:others, read:acme; it never expires, and is not shown again" in said
+    assert "token ci: claim:others, read:acme; it never expires, and is not shown again" in output
     words = ("tokens", "create", "bob", "--scope", "claim", "--user", "bob", "--expires", "90d", "--json")
     code, out, _ = await command(*words)
     made = json.loads(out)
@@ -140,7 +140,7 @@ async def test_a_database_that_is_read_only_is_told_as_that(command: Command, en
         await connection.execute(text(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on'))
     for words in (("pause", "--reason", "upgrade"), ("tokens", "create", "ci", "--scope", "read")):
         code, out, _ = await command(*words, "--json")
-        told = json.loads(out)["error"]
-        assert (code, told["type"]) == (3, "StackUnreachable"), words
-        assert "the database is read-only" in told["message"]
+        error = json.loads(out)["error"]
+        assert (code, error["type"]) == (3, "StackUnreachable"), words
+        assert "the database is read-only" in error["message"]
     assert (await command("presets", "list", "--json"))[0] == 0, "what only reads goes on"

@@ -35,10 +35,15 @@ async def test_it_takes_a_prebuild_as_the_system_does(engine: AsyncEngine, takin
     ids = await make_ready(engine, preset, 2)
     drill_id = await begun(engine, preset)
     run = new_run()
-    won = await taking.take(drill_id, preset.id, run)
-    assert (won.workspace_id, won.owner, won.initiator, won.source) == (ids[0], DRILL_USER, DRILL_USER, "prebuilt")
-    assert await taking.take(drill_id, preset.id, run) == won, "an attempt whose answer was lost"
-    assert await taking.take(drill_id, preset.id, new_run()) == won, "the drill's workflow was started again"
+    claimed = await taking.take(drill_id, preset.id, run)
+    assert (claimed.workspace_id, claimed.owner, claimed.initiator, claimed.source) == (
+        ids[0],
+        DRILL_USER,
+        DRILL_USER,
+        "prebuilt",
+    )
+    assert await taking.take(drill_id, preset.id, run) == claimed, "an attempt whose answer was lost"
+    assert await taking.take(drill_id, preset.id, new_run()) == claimed, "the drill's workflow was started again"
     assert await ready(engine) == 1
     row = await one(
         engine,
@@ -138,12 +143,12 @@ async def test_it_brings_the_claim_parameters_of_its_workers(engine: AsyncEngine
         await lacking.take(drill_id, preset.id, run)
     value = json.dumps({"token": "hunter2", "of_another_preset": "x"})
     taking = DrillClaims(store, Recorded(engine), {"DRILL_PARAMETERS": value})
-    won = await taking.take(drill_id, preset.id, new_run())
+    claimed = await taking.take(drill_id, preset.id, new_run())
     kept = await one(
-        engine, "SELECT sealed ->> 'data' AS data FROM claim_secrets WHERE workspace_id = :id", id=won.workspace_id
+        engine, "SELECT sealed ->> 'data' AS data FROM claim_secrets WHERE workspace_id = :id", id=claimed.workspace_id
     )
     assert json.loads(kept.data) == {"token": "hunter2"}
-    assert await lacking.take(drill_id, preset.id, new_run()) == won, "it has won, whatever became of the variable"
+    assert await lacking.take(drill_id, preset.id, new_run()) == claimed, "it has won, whatever became of the variable"
     events = await one(engine, "SELECT string_agg(data::text, '') AS data FROM events")
     assert "hunter2" not in events.data
 

@@ -138,7 +138,7 @@ async def test_a_retired_template_is_not_drilled(engine: AsyncEngine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken_by", "told"),
+    ("broken_by", "reason"),
     [
         ("DELETE FROM workspace_builds; DELETE FROM workspaces", "more than one prebuild ready"),
         ("UPDATE organizations SET prebuilds_enabled = false", "switched off"),
@@ -149,7 +149,7 @@ async def test_a_retired_template_is_not_drilled(engine: AsyncEngine) -> None:
         (f"DELETE FROM users WHERE id = '{DRILL_USER_ID}'", "a person is called"),
     ],
 )
-async def test_where_it_could_harm_it_is_skipped_and_says_so(engine: AsyncEngine, broken_by: str, told: str) -> None:
+async def test_where_it_could_harm_it_is_skipped_and_says_so(engine: AsyncEngine, broken_by: str, reason: str) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     for statement in broken_by.split(";"):
@@ -158,10 +158,10 @@ async def test_where_it_could_harm_it_is_skipped_and_says_so(engine: AsyncEngine
     found = await drills.begin_drill(engine, drill_id, RULES)
     assert found is not None
     assert (found.outcome, found.preset_id) == ("skipped", None)
-    assert told in (found.reason or "")
+    assert reason in (found.reason or "")
     assert await drills.begin_drill(engine, drill_id, RULES) == found, "asked again"
     [(_, data)] = await events(engine, "drill_skipped")
-    assert told in data["reason"]
+    assert reason in data["reason"]
     assert (await one(engine, "SELECT count(*) AS n FROM notifications")).n == 0
 
 
@@ -198,7 +198,7 @@ async def test_it_ends_once_and_tells_of_a_failure(engine: AsyncEngine, taking: 
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     drill_id = await begun(engine, preset)
-    won = await taking.take(drill_id, preset.id, new_run())
+    claimed = await taking.take(drill_id, preset.id, new_run())
     await drills.record_claim(engine, drill_id)
     end = DrillEnd(drill_id, "failed", "check", "the check's command ended with status 1", ["no module numpy"], 0.5)
     ended = await asyncio.gather(*[drills.end_drill(engine, end) for _ in range(4)])
@@ -206,7 +206,7 @@ async def test_it_ends_once_and_tells_of_a_failure(engine: AsyncEngine, taking: 
     await drills.end_drill(engine, DrillEnd(drill_id, "succeeded"))
     row = await drill_list.read_drill(engine, drill_id)
     assert (row.status, row.stage, row.evidence, row.usable_seconds) == ("failed", "check", ["no module numpy"], 0.5)
-    assert (row.workspace_id, row.build_id, row.version) == (won.workspace_id, won.build_id, 1)
+    assert (row.workspace_id, row.build_id, row.version) == (claimed.workspace_id, claimed.build_id, 1)
     [(preset_id, data)] = await events(engine, "drill_failed")
     assert (preset_id, data["stage"], data["drill_id"]) == (preset.id, "check", str(drill_id))
     assert "evidence" not in data, "whatever a program wrote stays where dashboards do not read it"

@@ -45,7 +45,7 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    ("driver", "said"),
+    ("driver", "message"),
     [
         (Odd(None), "apply: must return a Provisioned, and returned a NoneType"),
         (Odd({"address": "h"}), "apply: must return a Provisioned, and returned a dict"),
@@ -64,15 +64,17 @@ class Odd:
         (Odd(Provisioned(), saves=FOREVER), "save_state: "),
     ],
 )
-async def test_a_reply_that_cannot_be_kept_fails_the_build_at_once(engine: AsyncEngine, driver: Odd, said: str) -> None:
+async def test_a_reply_that_cannot_be_kept_fails_the_build_at_once(
+    engine: AsyncEngine, driver: Odd, message: str
+) -> None:
     row = await outcome(engine, driver, attempts=1)
     assert (row.status, row.error_type, row.provisioner_state) == ("failed", "InvalidReply", None)
-    assert row.error.startswith(said)
+    assert row.error.startswith(message)
     assert row.claimable_preset_id is None
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (SystemExit(3), "UnexpectedEnd: the provisioner has called exit(3)"),
         (asyncio.CancelledError(), "UnexpectedEnd: the provisioner has cancelled itself"),
@@ -81,10 +83,10 @@ async def test_a_reply_that_cannot_be_kept_fails_the_build_at_once(engine: Async
     ids=["exit", "cancelled", "unspeakable"],
 )
 async def test_an_end_that_no_driver_may_have_is_tried_thrice_and_fails_the_build(
-    engine: AsyncEngine, error: BaseException, said: str
+    engine: AsyncEngine, error: BaseException, message: str
 ) -> None:
     row = await outcome(engine, Odd(error=error), attempts=UNEXPECTED_TRIES_MAX)
-    assert (row.status, row.error_type, row.error) == ("failed", "UnexpectedEnd", said)
+    assert (row.status, row.error_type, row.error) == ("failed", "UnexpectedEnd", message)
 
 
 async def test_a_failure_without_a_reason_is_told_as_that(engine: AsyncEngine) -> None:

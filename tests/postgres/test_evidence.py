@@ -68,8 +68,8 @@ async def test_only_what_nobody_has_claimed_can_be_kept(engine: AsyncEngine, sto
     [leaving] = await make_ready(engine, preset, 1)
     await delete_prebuilds(engine, preset.id, await next_pass_number(engine), [leaving], RULES)
     rows = await rows_of(engine)
-    for reference, told in (("alice/dev", "has an owner"), (str(leaving), "is being deleted already")):
-        with pytest.raises(InvalidInput, match=told) as refusal:
+    for reference, message in (("alice/dev", "has an owner"), (str(leaving), "is being deleted already")):
+        with pytest.raises(InvalidInput, match=message) as refusal:
             await keep(engine, reference, "ops")
         assert "workspace" in refusal.value.details
     for unknown in ("alice/none", str(uuid4())):
@@ -128,9 +128,9 @@ async def test_evidence_is_pruned_by_kind_and_nothing_else_is(
     assert (set(gone.ids), gone.by_pool, gone.carried) == ({*failed[1:], canceled}, True, True)
     assert (await prune(engine, "ops", failed=True, stopped=False)).result == PruneResult(pruned=0, kept=1)
     assert (await prune(engine, "ops", failed=False, stopped=True)).result == PruneResult(pruned=1, kept=0)
-    told = await events(engine, "pruned")
-    assert [(data["failed"], data["stopped"]) for _, data in told] == [(True, False)] * 3 + [(False, True)]
-    assert sum(len(data["workspaces"]) for _, data in told) == 6
+    recorded = await events(engine, "pruned")
+    assert [(data["failed"], data["stopped"]) for _, data in recorded] == [(True, False)] * 3 + [(False, True)]
+    assert sum(len(data["workspaces"]) for _, data in recorded) == 6
     left = await one(engine, "SELECT array_agg(id) AS ids FROM workspaces WHERE claimable_preset_id IS NOT NULL")
     assert set(left.ids) == set(ready) - set(taken), "what is ready stays"
 

@@ -80,7 +80,7 @@ class Before:
     """A claims worker of the release before, which claims until it is stopped."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.won: dict[str, UUID] = {}
+        self.claimed: dict[str, UUID] = {}
         self.longest_s = 0.0
         self.stopping = False
         self._url, self._name = url, name
@@ -92,15 +92,15 @@ class Before:
                 if self.stopping:
                     return
                 run, workspace_id = new_run(), uuid4()
-                asked = (f"{self._name}-{n}", b"x", PRESET.id, f"{self._name}-{n}", workspace_id)
+                arguments = (f"{self._name}-{n}", b"x", PRESET.id, f"{self._name}-{n}", workspace_id)
                 began = time.monotonic()
                 row = await connection.fetchrow(
-                    CLAIM_BEFORE, *asked, build_id_of(workspace_id, 1), run.id, run.began_at
+                    CLAIM_BEFORE, *arguments, build_id_of(workspace_id, 1), run.id, run.began_at
                 )
                 self.longest_s = max(self.longest_s, time.monotonic() - began)
                 assert row is not None
                 assert row["build_open"]
-                self.won[asked[0]] = UUID(json.loads(row["answer"])["workspace_id"])
+                self.claimed[arguments[0]] = UUID(json.loads(row["answer"])["workspace_id"])
         finally:
             await connection.close()
 
@@ -125,12 +125,12 @@ async def test_claims_of_both_releases_go_on_beside_the_steps(
     assert sorted(len(one.steps) for one in both) == [0, len(version.expand)]
     assert done.steps == [step.name for step in version.expand]
     assert not done.finished
-    won = [*workspace_ids(after), *(id for worker in before for id in worker.won.values())]
-    assert len(won) == len(set(won))
-    assert first in won
+    claimed_ids = [*workspace_ids(after), *(id for worker in before for id in worker.claimed.values())]
+    assert len(claimed_ids) == len(set(claimed_ids))
+    assert first in claimed_ids
     counted = "SELECT count(*) AS n, count(*) FILTER (WHERE outcome = 'prebuilt') AS prebuilt FROM claims"
     row = await one(engine, counted)
-    assert (row.n, row.prebuilt) == (len(won), PREBUILDS + 1)
+    assert (row.n, row.prebuilt) == (len(claimed_ids), PREBUILDS + 1)
     assert max(worker.longest_s for worker in before) < CLAIM_MAX_S
     assert (await migrate(engine, finish=True)).finished
     fresh = create_engine(database_url)
@@ -143,12 +143,12 @@ async def test_a_migration_that_waits_for_another_keeps_no_transaction_open(
 ) -> None:
     """An index of the other one may find the snapshot of a question, and then waits for its whole transaction."""
     holder = await asyncpg.connect(dsn_of(empty_database_url))
-    told = asyncio.Event()
+    waits = asyncio.Event()
     async with holder.transaction():
         await holder.fetchval("SELECT pg_advisory_xact_lock($1)", LOCK)
-        waiting = asyncio.create_task(migrate(engine, tell=lambda _: told.set()))
+        waiting = asyncio.create_task(migrate(engine, tell=lambda _: waits.set()))
         async with asyncio.timeout(10):
-            await told.wait()
+            await waits.wait()
             while await holder.fetchval(OTHERS_BEGUN):
                 await asyncio.sleep(POLL_S / 7)
                 await holder.execute("SELECT pg_stat_clear_snapshot()")

@@ -33,9 +33,9 @@ async def test_the_database_and_the_planner_have_one_rule(engine: AsyncEngine) -
         made = now - 5 * MINUTE
         for after, invalidated in itertools.product(AFTER, INVALIDATED):
             at = None if invalidated is None else now - invalidated
-            told = await connection.scalar(SQL, {"made": made, "after": after, "invalidated": at})
+            in_sql = await connection.scalar(SQL, {"made": made, "after": after, "invalidated": at})
             preset = pool(1, expire_after=after, last_invalidated_at=at).preset
-            assert told is is_expired(preset, made, now), (after, invalidated)
+            assert in_sql is is_expired(preset, made, now), (after, invalidated)
 
 
 async def test_a_day_has_24_hours_also_when_clocks_change(engine: AsyncEngine) -> None:

@@ -51,17 +51,17 @@ async def test_every_preset_of_a_path_and_what_concerns_all_is_told(engine: Asyn
     third = await make_preset(engine)
     await resume(engine, "ops")
 
-    told = await explain_preset(engine, PATH, RULES, None)
-    assert (told.preset, told.preset_id, told.desired, told.base) == (PATH, third.id, 1, 1)
-    assert [event.kind for event in told.events] == [
+    explanation = await explain_preset(engine, PATH, RULES, None)
+    assert (explanation.preset, explanation.preset_id, explanation.desired, explanation.base) == (PATH, third.id, 1, 1)
+    assert [event.kind for event in explanation.events] == [
         *("version_activated", "applied", "prebuilds_created", "build_succeeded", "paused", "applied"),
         *("version_activated", "rollout_started", "applied", "invalidated", "invalidated", "template_deleted"),
         *("version_activated", "applied", "resumed"),
     ]
-    assert [event.at for event in told.events] == sorted(event.at for event in told.events)
+    assert [event.at for event in explanation.events] == sorted(event.at for event in explanation.events)
     by_id = await explain_preset(engine, str(second.id), RULES, None)
     assert (by_id.preset_id, by_id.desired, by_id.held) == (second.id, 0, None), "a deleted one has its history too"
-    assert [event.kind for event in by_id.events] == [event.kind for event in told.events]
+    assert [event.kind for event in by_id.events] == [event.kind for event in explanation.events]
 
     await delete_template(engine, "acme/python", "ops")
     gone = await explain_preset(engine, PATH, RULES, None)
@@ -82,17 +82,17 @@ async def test_what_is_applied_to_another_organization_is_not_told(engine: Async
     await make_preset(engine)
     await make_preset(engine, organization="other")
     assert await kinds(engine, PATH) == ["version_activated", "applied"]
-    told = await one(engine, "SELECT data FROM events WHERE kind = 'applied' ORDER BY id DESC LIMIT 1")
-    assert told.data["organizations"] == ["other"]
+    row = await one(engine, "SELECT data FROM events WHERE kind = 'applied' ORDER BY id DESC LIMIT 1")
+    assert row.data["organizations"] == ["other"]
 
 
 async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     desk = Desk(engine, store)
     first, second = [await desk.wait(f"c{n}", name=f"w{n}", wait_timeout_seconds=60) for n in range(2)]
-    told = await explain_claim(engine, "c1")
-    assert (told.outcome, told.position, told.deadline) == ("waiting", 2, second.deadline)
-    assert (told.workspace_id, told.completed_at, told.miss_reason) == (None, None, "empty")
+    explanation = await explain_claim(engine, "c1")
+    assert (explanation.outcome, explanation.position, explanation.deadline) == ("waiting", 2, second.deadline)
+    assert (explanation.workspace_id, explanation.completed_at, explanation.miss_reason) == (None, None, "empty")
     page = await list_waiting(engine, PATH)
     listed = page.rows
     assert [(w.claim_id, w.preset, w.owner, w.name, w.position) for w in listed] == [
@@ -110,8 +110,8 @@ async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEng
 
     [made] = await begin_prebuilds(engine, preset, 1)
     await finish(engine, made)
-    told = await explain_claim(engine, "c0")
-    assert (told.outcome, told.position, told.deadline) == ("prebuilt", None, None)
+    explanation = await explain_claim(engine, "c0")
+    assert (explanation.outcome, explanation.position, explanation.deadline) == ("prebuilt", None, None)
     assert [w.claim_id for w in (await list_waiting(engine, None)).rows] == ["c1"]
 
 
@@ -152,18 +152,18 @@ async def test_what_was_desired_follows_from_the_settings_of_then(engine: AsyncE
     changed = await policy_changes_at(engine)
     assert (await find_preset(engine)).id != made.id
 
-    async def told(at: datetime) -> tuple[int, str | None, int | None, bool]:
+    async def sizes_at(at: datetime) -> tuple[int, str | None, int | None, bool]:
         found = await explain_preset(engine, PATH, RULES, at)
         return found.desired, found.window, found.base, found.settings_recorded
 
     before = timedelta(seconds=1)
-    assert await told(changed[0] - before) == (5, "* * * * *", 2, True)
-    assert await told(changed[0]) == (3, None, 3, True), "at the very instant it is changed"
-    assert await told(changed[1] - before) == (3, None, 3, True)
-    assert await told(changed[2] - before) == (4, None, 4, True)
-    assert await told(changed[2]) == (6, None, 6, True), "another version of it"
+    assert await sizes_at(changed[0] - before) == (5, "* * * * *", 2, True)
+    assert await sizes_at(changed[0]) == (3, None, 3, True), "at the very instant it is changed"
+    assert await sizes_at(changed[1] - before) == (3, None, 3, True)
+    assert await sizes_at(changed[2] - before) == (4, None, 4, True)
+    assert await sizes_at(changed[2]) == (6, None, 6, True), "another version of it"
     assert (await explain_preset(engine, PATH, RULES, None)).settings_recorded
-    assert await told(SUNDAY_NOON) == (5, "* * * * *", 2, False), "the oldest known"
+    assert await sizes_at(SUNDAY_NOON) == (5, "* * * * *", 2, False), "the oldest known"
 
 
 async def test_settings_whose_changes_may_be_forgotten_are_not_vouched_for(engine: AsyncEngine) -> None:
@@ -175,7 +175,7 @@ async def test_settings_whose_changes_may_be_forgotten_are_not_vouched_for(engin
 
 
 async def test_settings_are_not_vouched_for_across_a_time_without_the_preset(engine: AsyncEngine) -> None:
-    async def told(at: datetime) -> tuple[int, bool]:
+    async def sizes_at(at: datetime) -> tuple[int, bool]:
         found = await explain_preset(engine, PATH, RULES, at)
         return found.desired, found.settings_recorded
 
@@ -187,20 +187,20 @@ async def test_settings_are_not_vouched_for_across_a_time_without_the_preset(eng
 
     await make_preset(engine, instances=2)
     first = await database_clock()
-    assert await told(first) == (2, True)
+    assert await sizes_at(first) == (2, True)
     await apply_file(engine, {"name": "other"}, queue="another")
     without = await database_clock()
     await apply_file(engine, {"name": "small", "instances": 6}, queue="third")
     back = await database_clock()
     await make_preset(engine, instances=7)
-    assert await told(back) == (6, True)
-    assert [(await told(at))[1] for at in (without, first)] == [False, False]
+    assert await sizes_at(back) == (6, True)
+    assert [(await sizes_at(at))[1] for at in (without, first)] == [False, False]
 
     await delete_template(engine, "acme/python", "ann")
-    assert await told(back) == (6, True)
+    assert await sizes_at(back) == (6, True)
     await make_preset(engine, instances=9)
-    assert await told(await database_clock()) == (9, True)
-    assert (await told(back))[1] is False
+    assert await sizes_at(await database_clock()) == (9, True)
+    assert (await sizes_at(back))[1] is False
 
 
 async def test_a_change_that_another_release_recorded_otherwise_is_passed_over(engine: AsyncEngine) -> None:
@@ -241,15 +241,20 @@ async def test_a_claim_is_told_with_the_end_of_its_build(engine: AsyncEngine, st
     assert (missed.preset_id, [e.kind for e in missed.events]) == (preset.id, ["claim_missed"])
 
     [ready] = await make_ready(engine, preset, 1)
-    won = await claim(store, preset, "again", name="dev")
-    assert won.result is not None
-    await begin_build(engine, won.result.build_id)
-    await end_build(engine, won.result.build_id, BuildStatus.FAILED, error="no disk", error_type="ProvisionFailed")
-    told = await explain_claim(engine, "again")
-    assert (told.claim_id, told.outcome, told.miss_reason, told.workspace_id) == ("again", "prebuilt", None, ready)
-    assert [e.kind for e in told.events] == ["claim_missed", "claim_prebuilt", "build_failed"]
-    assert told.completed_at is not None
-    assert told.created_at < told.completed_at, "first asked, and at last decided"
+    claimed = await claim(store, preset, "again", name="dev")
+    assert claimed.result is not None
+    await begin_build(engine, claimed.result.build_id)
+    await end_build(engine, claimed.result.build_id, BuildStatus.FAILED, error="no disk", error_type="ProvisionFailed")
+    explanation = await explain_claim(engine, "again")
+    assert (explanation.claim_id, explanation.outcome, explanation.miss_reason, explanation.workspace_id) == (
+        "again",
+        "prebuilt",
+        None,
+        ready,
+    )
+    assert [e.kind for e in explanation.events] == ["claim_missed", "claim_prebuilt", "build_failed"]
+    assert explanation.completed_at is not None
+    assert explanation.created_at < explanation.completed_at, "first asked, and at last decided"
 
 
 async def test_an_unknown_claim_is_refused_by_name(engine: AsyncEngine) -> None:
@@ -260,8 +265,8 @@ async def test_an_unknown_claim_is_refused_by_name(engine: AsyncEngine) -> None:
 
 async def test_events_are_removed_after_their_life_a_few_at_a_time(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
-    told = await kinds(engine, PATH)
-    assert len(told) == 2
+    recorded = await kinds(engine, PATH)
+    assert len(recorded) == 2
     await do(engine, "UPDATE events SET at = now() - interval '90 days 1 minute'")
     await make_ready(engine, preset, 1)
     await do(engine, "UPDATE events SET at = now() - interval '89 days 23 hours' WHERE at > now() - interval '1 day'")

@@ -105,17 +105,17 @@ async def test_claims_go_on_at_the_other_host_and_keep_what_was_told(
     await execute(primary.url, "SELECT pg_reload_conf()")
     hosts = ",".join(str(server._socket_dir) for server in (primary, standby))
     url = f"postgresql://{USER}@/{DATABASE}?host={hosts}&target_session_attrs=read-write"
-    told, refused, half = {}, Counter[type[BaseException]](), asyncio.Event()
+    answered, refused, half = {}, Counter[type[BaseException]](), asyncio.Event()
 
     async def claimer(store: ClaimStore, ids: list[str]) -> None:
         for claim_id in ids:
-            while claim_id not in told:
+            while claim_id not in answered:
                 try:
-                    told[claim_id] = (await claim(store, preset, claim_id, name=claim_id)).result
+                    answered[claim_id] = (await claim(store, preset, claim_id, name=claim_id)).result
                 except StoreUnavailable as error:  # asked again under its id, as Temporal does
                     refused[type(error.__cause__)] += 1
                     await asyncio.sleep(0.02)
-            if len(told) >= CLAIMS / 2:
+            if len(answered) >= CLAIMS / 2:
                 half.set()
 
     async def fail_over() -> None:
@@ -127,7 +127,7 @@ async def test_claims_go_on_at_the_other_host_and_keep_what_was_told(
         store, ids = ClaimStore(pool, enabled=True), [f"c{n}" for n in range(CLAIMS)]
         await asyncio.gather(fail_over(), *[claimer(store, ids[n::CLAIMERS]) for n in range(CLAIMERS)])
         found = {row["id"]: row["workspace_id"] for row in await pool.fetch("SELECT id, workspace_id FROM claims")}
-    won = {claim_id: result.workspace_id for claim_id, result in told.items() if result is not None}
+    claimed = {claim_id: result.workspace_id for claim_id, result in answered.items() if result is not None}
     assert refused, "it happened under load"
-    assert len(set(won.values())) == CLAIMS
-    assert found == won
+    assert len(set(claimed.values())) == CLAIMS
+    assert found == claimed

@@ -66,12 +66,12 @@ async def test_an_unknown_filter_is_refused_and_writes_nothing(
     assert await rows_of(pools) == before
 
 
-@pytest.mark.parametrize(("words", "told"), EMPTY, ids=[" ".join(case[0]) for case in EMPTY])
+@pytest.mark.parametrize(("words", "output"), EMPTY, ids=[" ".join(case[0]) for case in EMPTY])
 async def test_a_known_one_with_nothing_says_so(
-    pools: AsyncEngine, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+    pools: AsyncEngine, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], output: str
 ) -> None:
     assert await asyncio.to_thread(run, list(words)) == 0
-    assert capsys.readouterr().out == f"{told}\n"
+    assert capsys.readouterr().out == f"{output}\n"
 
 
 async def test_a_path_is_every_generation_and_an_id_is_one(engine: AsyncEngine) -> None:

@@ -51,13 +51,13 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 
-    async def told(url: str, *words: str) -> tuple[int, str, str]:
+    async def run_words(url: str, *words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)
         code = await asyncio.to_thread(run, words)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
-    return told
+    return run_words
 
 
 def joined(url: str, query: str) -> str:
@@ -151,5 +151,5 @@ async def test_where_transactions_are_serializable_by_default_claims_are_exact_a
     async with await create_claim_pool(database_url, size=8) as pool:
         store = ClaimStore(pool, enabled=True)
         claims = await asyncio.gather(*[claim(store, preset) for _ in range(20)])
-    won = [one.result.workspace_id for one in claims if one.result is not None]
-    assert (len(won), len(set(won))) == (10, 10)
+    claimed_ids = [one.result.workspace_id for one in claims if one.result is not None]
+    assert (len(claimed_ids), len(set(claimed_ids))) == (10, 10)

@@ -130,12 +130,12 @@ async def _take_snapshot(of: Deployment) -> None:
 
 
 async def _claim(of: Deployment) -> None:
-    asked = {"preset": PATH, "owner": person(), "name": f"n-{uuid4().hex[:8]}"}
+    request = {"preset": PATH, "owner": person(), "name": f"n-{uuid4().hex[:8]}"}
     for target in (ClaimTarget(PATH, path=tuple(PATH.split("/"))), ClaimTarget(PATH, preset_id=of.preset_id)):  # type: ignore[arg-type]
         name = f"n{uuid4().hex[:8]}"
-        won = await claim(of.store, target, f"hot-{name}", **asked | {"name": name})
-        assert won.result is not None
-        assert (await claim(of.store, target, f"hot-{name}", **asked | {"name": name})).result == won.result
+        claimed = await claim(of.store, target, f"hot-{name}", **request | {"name": name})
+        assert claimed.result is not None
+        assert (await claim(of.store, target, f"hot-{name}", **request | {"name": name})).result == claimed.result
     await claim_states.read_claims(of.engine, [claim_id(5)])
 
 

@@ -218,9 +218,9 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
     operator = (await tokens.create(OPERATOR, "operator", ["admin"])).token
     async with serving(engine, database_url, gate) as server:
         server.service.draining.set()  # a stream ends after its first word
-        won = await send(server, operator, "PUT /v1/claims/{claim_id}")
-        assert won.status_code == 201, won.text
-        server.build_id = won.json()["build_id"]
+        claimed = await send(server, operator, "PUT /v1/claims/{claim_id}")
+        assert claimed.status_code == 201, claimed.text
+        server.build_id = claimed.json()["build_id"]
         await gate.drain()
         before = await rows_of(engine)
 
@@ -246,10 +246,10 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
             for scope in scopes
         }
         assert await refusals(engine) == {scope: words for scope, words in expected.items() if words}
-        told = await one(
+        recorded = await one(
             engine, "SELECT array_agg(DISTINCT actor ORDER BY actor) AS by FROM events WHERE kind = 'token_refused'"
         )
-        assert told.by == ["token/gone", "token/old", "unknown"]
+        assert recorded.by == ["token/gone", "token/old", "unknown"]
 
         for name, endpoint in ENDPOINTS.items():
             may = [scope for scope in scopes if answered(endpoint, scope)]
@@ -259,13 +259,13 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
                 if endpoint.lists and answer.status_code == 200:
                     assert ("acme" in answer.text) <= allowed(endpoint.action, scope), (name, scope, answer.text)
         changes = {"released", "template_deleted", "template_deprecated", "paused", "resumed", "invalidated"}
-        told = await one(
+        recorded = await one(
             engine,
             "SELECT array_agg(DISTINCT kind) AS kinds, array_agg(DISTINCT actor) AS by FROM events"
             " WHERE kind = ANY(:kinds)",
             kinds=list(changes),
         )
-        assert (set(told.kinds), told.by) == (changes, ["alice"])
+        assert (set(recorded.kinds), recorded.by) == (changes, ["alice"])
 
 
 async def refusals(engine: AsyncEngine) -> dict[Scope, set[str]]:
@@ -288,11 +288,11 @@ async def test_what_is_others_is_answered_as_what_never_was(engine: AsyncEngine,
     await do(engine, f"INSERT INTO drills (id, template_id, due_at) VALUES ('{DRILL}', '{preset.template_id}', now())")
     reader = Actor("reader", frozenset({parse_scope("operate:beta")}))
     async with serving(engine, database_url, KnownTokens(reader=reader)) as server:
-        won = (await server.put("c1", owner="bob")).json()
-        ids = (DRILL, won["workspace_id"], won["build_id"], str(preset.id), str(preset.template_id))
+        claimed = (await server.put("c1", owner="bob")).json()
+        ids = (DRILL, claimed["workspace_id"], claimed["build_id"], str(preset.id), str(preset.template_id))
         things = [
-            *(f"drills/{DRILL}", "workspaces/bob%2Fdev", f"workspaces/{won['workspace_id']}"),
-            *("logs/bob%2Fdev", f"logs/{won['build_id']}", f"builds/{won['build_id']}", "builds?of=bob/dev"),
+            *(f"drills/{DRILL}", "workspaces/bob%2Fdev", f"workspaces/{claimed['workspace_id']}"),
+            *("logs/bob%2Fdev", f"logs/{claimed['build_id']}", f"builds/{claimed['build_id']}", "builds?of=bob/dev"),
             *(
                 "presets/acme%2Fpython%2Fsmall/explain",
                 f"presets/{preset.id}/explain",

@@ -38,12 +38,12 @@ async def test_a_batch_is_what_one_request_has_won(engine: AsyncEngine, database
         await make_ready(engine, preset, 5)
         for id_, owner in (("room%2F2", "bob"), ("room%2F3", "alice"), ("hall%2F0", "alice"), ("hall%2F1", "bob")):
             assert (await server.put(id_, owner=owner, name=f"n{id_[-1]}")).status_code == 201
-        won = await server.put_many("room", "a")
-        assert won.status_code == 201
+        claimed = await server.put_many("room", "a")
+        assert claimed.status_code == 201
         for method in ("GET", "DELETE"):
             alices = {"Authorization": "Bearer alice"}
             seen = await server.http.request(method, "/v1/claims/room", headers=alices)
-            assert seen.json()["claim"] == won.json(), "neither bob's, nor hidden by what the id had missed before"
+            assert seen.json()["claim"] == claimed.json(), "neither bob's, nor hidden by what the id had missed before"
             other = await server.http.request(method, "/v1/claims/hall", headers=alices)
             assert [claim["owner"] for claim in other.json()["claim"]["claims"]] == ["alice"]
 
@@ -57,11 +57,11 @@ async def test_a_claim_leaves_the_queue_also_when_its_workflow_is_gone(
     await do(engine, "UPDATE claim_queue SET workflow_id = 'c1'")  # as a service names the workflows that it starts
     other = await server.put("c1", on_empty="wait", owner="bob")
     assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused"), "what waits counts, too"
-    asked = []
+    workflow_ids = []
 
     async def is_gone(claim_id: str, workflow_id: str) -> bool:
-        asked.append(workflow_id)
-        if len(asked) == 1:  # it was asked for again meanwhile
+        workflow_ids.append(workflow_id)
+        if len(workflow_ids) == 1:  # it was asked for again meanwhile
             await do(engine, "UPDATE claim_queue SET workflow_id = 'claim-workspace/c1'")
         return False
 
@@ -70,7 +70,7 @@ async def test_a_claim_leaves_the_queue_also_when_its_workflow_is_gone(
     assert (goes_on.status_code, goes_on.headers["retry-after"]) == (503, "1")
     left = await server.http.delete("/v1/claims/c1")
     assert (left.status_code, left.json()["error"]["code"]) == (200, "RequestCanceled")
-    assert asked == ["c1", "claim-workspace/c1"]
+    assert workflow_ids == ["c1", "claim-workspace/c1"]
     assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
     assert (await one(engine, "SELECT actor FROM events WHERE kind = 'claim_left'")).actor == "operator", "not alice"
 
@@ -78,10 +78,10 @@ async def test_a_claim_leaves_the_queue_also_when_its_workflow_is_gone(
 async def test_nobody_gets_what_another_request_has_won_under_the_id(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
-    won = (await server.put("c1", on_empty="wait")).json()
+    claimed = (await server.put("c1", on_empty="wait")).json()
     other = await server.put("c1", on_empty="wait", owner="bob")
     assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused")
-    assert won["workspace_id"] not in other.text
+    assert claimed["workspace_id"] not in other.text
 
     for request in (b"another", None):  # somebody else has won while this one was about to wait
         found = await server.service.direct.find("c1")
@@ -181,8 +181,8 @@ async def test_events_of_a_claim_say_which_token_asked(engine: AsyncEngine, data
     gate = KnownTokens(**{n: replace(person(n, "claim:others"), token_id=id_) for n, id_ in ids.items()})
     gate.actors["portal"] = replace(gate.actors["portal"], name="token/portal", user=None)
     async with serving(engine, database_url, gate) as server:
-        won = await server.put("c1", {"Authorization": "Bearer bob"})
-        assert won.json()["initiator"] == "bob", "who asks for somebody else is the initiator"
+        claimed = await server.put("c1", {"Authorization": "Bearer bob"})
+        assert claimed.json()["initiator"] == "bob", "who asks for somebody else is the initiator"
         await server.put("c2", {"Authorization": "Bearer bob"}, owner="bob")
         headers = {"Authorization": "Bearer portal"}
         await server.put("c2", headers, owner="bob", name="d2")
@@ -190,10 +190,10 @@ async def test_events_of_a_claim_say_which_token_asked(engine: AsyncEngine, data
         desk = Desk(engine, server.service.direct._store)
         workflow = ClaimRun(id="workflow", began_at=datetime.now(UTC))
         await desk.ask("c3", run=workflow, owner="bob", name="d2", on_empty="wait")
-    told = await one(
+    recorded = await one(
         engine, "SELECT array_agg(kind || ' ' || actor || ' ' || (data ->> 'token_id') ORDER BY id) AS of FROM events"
     )
-    assert told.of[-4:] == [
+    assert recorded.of[-4:] == [
         f"claim_prebuilt bob {ids['bob']}",
         f"claim_missed bob {ids['bob']}",
         f"claim_missed bob {ids['portal']}",

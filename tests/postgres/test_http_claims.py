@@ -74,10 +74,10 @@ async def test_after_a_miss_the_same_id_may_win(engine: AsyncEngine, server: Ser
     assert (state["state"], state["error"]["code"]) == ("failed", "NoClaimablePrebuiltWorkspaces")
 
     [ready] = await make_ready(engine, preset, 1)
-    won = await server.put("c1")
-    assert (won.status_code, won.json()["workspace_id"]) == (201, str(ready))
+    claimed = await server.put("c1")
+    assert (claimed.status_code, claimed.json()["workspace_id"]) == (201, str(ready))
     state = (await server.http.get("/v1/claims/c1")).json()
-    assert (state["state"], state["claim"]) == ("claimed", won.json())
+    assert (state["state"], state["claim"]) == ("claimed", claimed.json())
 
 
 async def test_a_miss_says_when_to_come_back(engine: AsyncEngine, server: Server) -> None:
@@ -102,8 +102,8 @@ async def test_a_later_request_that_died_is_no_other_request(
 ) -> None:
     monkeypatch.setattr(direct_claims, "LATER_RUN_LOOKS", 2)
     await make_preset(engine)
-    asked = server.service.direct.hash_request(ClaimRequest.model_validate(BODY))
-    begun = {"hash": asked, "at": datetime.now(UTC) + timedelta(seconds=30)}
+    request_hash = server.service.direct.hash_request(ClaimRequest.model_validate(BODY))
+    begun = {"hash": request_hash, "at": datetime.now(UTC) + timedelta(seconds=30)}
     row = "INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES ('c1', :hash, 'r', :at)"
     await do(engine, row, **begun)
     unknown = await server.put("c1")
@@ -144,11 +144,11 @@ async def test_many_are_won_together_or_not_at_all(engine: AsyncEngine, server: 
     missed = await server.put_many("room", "a", "b", "c")
     assert missed.status_code == 429
     assert (await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL")).count == 0
-    won = await server.put_many("room", "a", "b")
-    assert won.status_code == 201
-    assert [claim["claim_id"] for claim in won.json()["claims"]] == ["room/0", "room/1"]
+    claimed = await server.put_many("room", "a", "b")
+    assert claimed.status_code == 201
+    assert [claim["claim_id"] for claim in claimed.json()["claims"]] == ["room/0", "room/1"]
     again = await server.put_many("room", "a", "b")
-    assert (again.status_code, again.json()) == (200, won.json())
+    assert (again.status_code, again.json()) == (200, claimed.json())
     assert (await server.put_many("room", "a", "z")).json()["code"] == "ClaimIdReused"
     assert (await server.http.get("/v1/claims/room")).json()["state"] == "claimed"
     member = await server.http.get("/v1/claims/room%2F1")
@@ -255,9 +255,9 @@ async def test_a_claim_that_waits_gets_its_id_also_when_too_many_answers_are_hel
 async def test_waiting_takes_what_is_ready_without_temporal(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
-    won = await server.put("c1", on_empty="wait")
+    claimed = await server.put("c1", on_empty="wait")
     again = await server.put("c1", on_empty="wait")
-    assert (won.status_code, again.status_code, again.text) == (201, 200, won.text)
+    assert (claimed.status_code, again.status_code, again.text) == (201, 200, claimed.text)
     away = await server.put("c2", on_empty="wait", name="two")
     assert (away.status_code, away.json()["code"], away.headers["retry-after"]) == (503, "StackUnreachable", "1")
     assert await events(engine, "claim_missed") == [], "nobody was told no"
@@ -282,7 +282,7 @@ async def test_watching_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -
 async def test_explain_shows_it_as_any_claim(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
-    won = (await server.put("c1")).json()
+    claimed = (await server.put("c1")).json()
     assert [(preset_id, data["name"]) for preset_id, data in await events(engine, "claim_prebuilt")] == [
         (preset.id, "dev")
     ]
@@ -292,7 +292,7 @@ async def test_explain_shows_it_as_any_claim(engine: AsyncEngine, server: Server
     [ended] = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
     assert ended.startswith("claimed.")
     data = next(line.removeprefix("data: ") for line in lines if line.startswith("data: "))
-    assert json.loads(data)["claim"]["workspace_id"] == won["workspace_id"]
+    assert json.loads(data)["claim"]["workspace_id"] == claimed["workspace_id"]
     heard = await server.http.get("/v1/claims/c1/events", headers={"Last-Event-ID": ended})
     assert (heard.status_code, heard.text) == (204, ""), "a browser does not come again"
     assert (await server.http.delete("/v1/claims/c1")).json()["state"] == "claimed", "it has won, and stays so"

@@ -129,11 +129,11 @@ async def test_jobs_are_listed_and_canceled_within_the_organizations_of_the_toke
 
     for body in ({}, {"initator": "prebuilds"}, {"status": ["lost"]}):
         assert (await server.http.post("/v1/jobs:cancel", json=body)).status_code == 422
-    asked = {"initiator": "prebuilds"}
-    counted = await server.http.post("/v1/jobs:cancel?dry_run=true", json=asked, headers=as_acme)
+    selection = {"initiator": "prebuilds"}
+    counted = await server.http.post("/v1/jobs:cancel?dry_run=true", json=selection, headers=as_acme)
     assert counted.json() == {"canceled": 2, "skipped": 0}
     assert await events(engine, "job_canceled") == []
-    assert (await server.http.post("/v1/jobs:cancel", json=asked, headers=as_acme)).json() == counted.json()
+    assert (await server.http.post("/v1/jobs:cancel", json=selection, headers=as_acme)).json() == counted.json()
     left = (await server.http.get("/v1/jobs?status=pending")).json()["jobs"]
     assert {job["preset"] for job in left} == {"beta/python/small"}
     assert (await one(engine, "SELECT DISTINCT actor FROM events WHERE kind = 'job_canceled'")).actor == "token/ops"

@@ -49,18 +49,18 @@ async def test_a_preset_says_what_a_claim_can_expect(engine: AsyncEngine, server
 async def test_a_preset_tells_its_target_and_its_size(engine: AsyncEngine, server: Server) -> None:
     await make_preset(engine)
 
-    async def told() -> tuple[object, object, object]:
+    async def read_size() -> tuple[object, object, object]:
         [row] = (await server.http.get("/v1/presets")).json()["presets"]
         return row["target"], row["size"], row["cost_per_hour"]
 
-    assert await told() == (None, None, None)
+    assert await read_size() == (None, None, None)
     target = {"hit_rate": None, "wait_p95_seconds": 5.0, "min": 2, "max": 40, "max_idle": 9.5, "mode": "suggest"}
     await do(engine, f"UPDATE presets SET target = '{json.dumps(target)}', cost_per_hour = 0.5")
-    assert await told() == (target, None, 0.5)
+    assert await read_size() == (target, None, 0.5)
     await do(
         engine, "INSERT INTO preset_sizes (template_id, preset_name, size) SELECT template_id, name, 7 FROM presets"
     )
-    assert await told() == (target, 7, 0.5)
+    assert await read_size() == (target, 7, 0.5)
 
 
 async def test_a_what_if_is_a_report_or_its_chart(engine: AsyncEngine, server: Server) -> None:

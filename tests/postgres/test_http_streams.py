@@ -51,8 +51,8 @@ async def test_a_log_is_text_json_and_a_stream_that_is_read_on(engine: AsyncEngi
     texted = await server.http.get(path)
     assert texted.headers["content-type"].startswith("text/plain")
     assert [line.split(" ", 1)[1] for line in texted.text.splitlines()] == ["line 1", "line 2"]
-    asked = await server.http.get(f"/v1/logs/{workspace}", headers={"Accept": "application/json"})
-    assert [line["line"] for line in asked.json()["lines"]] == ["line 1", "line 2"]
+    as_json = await server.http.get(f"/v1/logs/{workspace}", headers={"Accept": "application/json"})
+    assert [line["line"] for line in as_json.json()["lines"]] == ["line 1", "line 2"]
 
     following = asyncio.create_task(server.http.get(path, headers={"Accept": "text/event-stream"}))
     await append_lines(engine, build, 2, [Line(1, at, "line 3")])

@@ -54,17 +54,17 @@ async def test_a_claimed_workspace_is_shown_set_stopped_and_released(engine: Asy
 
 async def test_a_leased_workspace_is_renewed(engine: AsyncEngine, server: Server) -> None:
     await make_ready(engine, await make_preset(engine), 2)
-    won = (await server.put("c1", lease_seconds=600)).json()
+    claimed = (await server.put("c1", lease_seconds=600)).json()
     plain = (await server.put("c2", name="two")).json()
-    assert (won["lease_seconds"], "lease_until" in won, "lease_until" in plain) == (600, True, False)
+    assert (claimed["lease_seconds"], "lease_until" in claimed, "lease_until" in plain) == (600, True, False)
     for seconds in (59, 2_592_001, "soon"):
         refused = await server.put("c3", name="three", lease_seconds=seconds)
         assert (refused.status_code, list(refused.json()["errors"])) == (422, ["lease_seconds"])
 
-    path = f"/v1/workspaces/{won['workspace_id']}"
+    path = f"/v1/workspaces/{claimed['workspace_id']}"
     renewed = await server.http.post(f"{path}:renew")
     assert (renewed.status_code, renewed.json()["lease_seconds"]) == (200, 600)
-    assert renewed.json()["lease_until"] > won["lease_until"]
+    assert renewed.json()["lease_until"] > claimed["lease_until"]
     longer = await server.http.post(f"{path}:renew", json={"lease_seconds": 3600})
     assert longer.json()["lease_until"] == (await server.http.get(path)).json()["lease_until"]
     assert longer.json()["lease_until"] > renewed.json()["lease_until"]

@@ -24,7 +24,7 @@ from prebuilds.store.standby import move_prebuilds
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 from tests.builders import MadePreset, make_preset
-from tests.postgres.inventory_steps import Host, end_all, provision, replace_number, sightings, silent, told
+from tests.postgres.inventory_steps import Host, end_all, findings_of, provision, replace_number, sightings, silent
 from tests.postgres.pool_steps import RULES, claim, record_prebuilds, snapshot_of
 from tests.rows import do, events, one
 
@@ -67,12 +67,12 @@ async def test_what_is_recorded_and_runs_is_no_finding(engine: AsyncEngine, host
 async def test_an_orphan_is_reported_then_removed(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
     orphan = await host.make_behind_our_back()
     first = await host.look()
-    assert told(first) == [(orphan, "orphan", 1, "none")]
+    assert findings_of(first) == [(orphan, "orphan", 1, "none")]
     assert (first[0].provisioner, first[0].host) == ("process", host.id)
     assert 0 <= first[0].age_seconds < 60
     assert await host.runs(orphan)
     second = await host.look()
-    assert told(second) == [(orphan, "orphan", 2, "removed")]
+    assert findings_of(second) == [(orphan, "orphan", 2, "removed")]
     assert second[0].first_seen_at == first[0].first_seen_at < second[0].last_seen_at
     assert {item.workspace_id for item in await host.driver.inventory()} == {prebuild}, "and nothing else was touched"
     assert await host.runs(prebuild)
@@ -84,7 +84,7 @@ async def test_an_orphan_is_reported_then_removed(engine: AsyncEngine, host: Hos
 async def test_a_look_that_may_not_act_only_reports(engine: AsyncEngine, host: Host) -> None:
     orphan = await host.make_behind_our_back()
     for n in (1, 2, 3):
-        assert told(await host.look(fix=False)) == [(orphan, "orphan", n, "none")]
+        assert findings_of(await host.look(fix=False)) == [(orphan, "orphan", n, "none")]
     assert await host.runs(orphan)
 
 
@@ -127,22 +127,22 @@ async def test_a_vanished_prebuild_is_replaced(
     engine: AsyncEngine, host: Host, preset: MadePreset, prebuild: UUID
 ) -> None:
     await host.kill(prebuild)
-    assert told(await host.look()) == [(prebuild, "vanished", 1, "none")]
+    assert findings_of(await host.look()) == [(prebuild, "vanished", 1, "none")]
     assert (await show_workspace(engine, str(prebuild))).ready, "one sighting changes nothing"
     assert host.workflows.signals == []
-    assert told(await host.look()) == [(prebuild, "vanished", 2, "replaced")]
+    assert findings_of(await host.look()) == [(prebuild, "vanished", 2, "replaced")]
     assert not (await show_workspace(engine, str(prebuild))).ready
     assert (ORCHESTRATOR_ID, "nudge") in host.workflows.signals
     assert await events(engine, "workspace_vanished") == [(preset.id, {"provisioner": "process", "host": host.id})]
     plan = plan_preset(await snapshot_of(engine, preset), 1000)
     assert (plan.delete, len(plan.create)) == ([prebuild], 1)
-    assert told(await host.look()) == [(prebuild, "vanished", 3, "none")], "it was given up before"
+    assert findings_of(await host.look()) == [(prebuild, "vanished", 3, "none")], "it was given up before"
     assert len(await events(engine, "workspace_vanished")) == 1
 
 
 async def test_a_folder_that_is_gone_too_has_vanished(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
     await end_all(host.driver)
-    assert told(await host.look()) == [(prebuild, "vanished", 1, "none")]
+    assert findings_of(await host.look()) == [(prebuild, "vanished", 1, "none")]
 
 
 async def test_a_paused_one_need_not_run_and_its_leftovers_go(
@@ -156,8 +156,8 @@ async def test_a_paused_one_need_not_run_and_its_leftovers_go(
     assert not await host.runs(prebuild)
     assert await host.look() == await host.look() == [], "it exists, and nothing of it should run"
     await do(engine, "UPDATE workspaces SET deleted_at = now(), resume_build_id = NULL WHERE id = :id", id=prebuild)
-    assert told(await host.look()) == [(prebuild, "orphan", 1, "none")]
-    assert told(await host.look()) == [(prebuild, "orphan", 2, "removed")]
+    assert findings_of(await host.look()) == [(prebuild, "orphan", 1, "none")]
+    assert findings_of(await host.look()) == [(prebuild, "orphan", 2, "removed")]
     assert await host.driver.inventory() == []
 
 
@@ -182,7 +182,7 @@ async def test_an_owner_is_told_once_and_nothing_of_theirs_is_changed(
     await host.kill(owned)
     before = await one(engine, "SELECT xmin::text, w FROM workspaces w WHERE id = :id", id=owned)
     assert (await show_workspace(engine, "alice/dev")).warnings == []
-    actions = [told(await host.look())[0][3] for _ in range(3)]
+    actions = [findings_of(await host.look())[0][3] for _ in range(3)]
     assert actions == ["none", "told", "told"]
     assert await events(engine, "workspace_vanished") == [(None, {"provisioner": "process", "host": host.id})]
     shown = await show_workspace(engine, "alice/dev")

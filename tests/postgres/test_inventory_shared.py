@@ -20,7 +20,7 @@ from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import PROVISIONER_QUEUE
 from tests.builders import SOURCE, MadePreset, make_preset
 from tests.identities import EPOCH
-from tests.postgres.inventory_steps import Host, end_all, sightings, told
+from tests.postgres.inventory_steps import Host, end_all, findings_of, sightings
 from tests.postgres.pool_steps import make_ready, record_prebuilds
 from tests.rows import do
 
@@ -111,8 +111,8 @@ async def test_an_orphan_that_stays_keeps_no_other(engine: AsyncEngine, host: Ho
     remote.stuck = {stuck}
     await host.look(driver=remote, place=SHARED)
     rows = await host.look(driver=remote, place=SHARED)
-    assert told(rows) == [(stuck, "orphan", 2, "failed"), (other, "orphan", 2, "removed")]
-    assert told(await host.look(driver=remote, place=SHARED)) == [(stuck, "orphan", 3, "failed")]
+    assert findings_of(rows) == [(stuck, "orphan", 2, "failed"), (other, "orphan", 2, "removed")]
+    assert findings_of(await host.look(driver=remote, place=SHARED)) == [(stuck, "orphan", 3, "failed")]
 
 
 async def test_those_that_cannot_be_removed_are_not_the_first_every_time(
@@ -146,7 +146,7 @@ async def test_a_shared_place_is_compared_with_its_own_workspaces(
     engine: AsyncEngine, host: Host, prebuild: UUID
 ) -> None:
     [elsewhere] = await make_ready(engine, await make_preset(engine, template="other"), 1)  # with no host recorded
-    assert told(await host.look(driver=Remote([]), place=SHARED)) == [(elsewhere, "vanished", 1, "none")]
+    assert findings_of(await host.look(driver=Remote([]), place=SHARED)) == [(elsewhere, "vanished", 1, "none")]
     assert await host.look(driver=Remote([]), place=Place("process", None, ["another-queue"])) == []
     assert await host.look() == [], "nor is it missed on a host"
 
@@ -157,7 +157,7 @@ async def test_what_a_driver_does_not_say_is_gone_has_not_vanished(
 ) -> None:
     [workspace_id] = await make_ready(engine, preset, 1)
     remote = Remote([])
-    assert told(await host.look(driver=remote, place=SHARED)) == [(workspace_id, "vanished", 1, "none")]
+    assert findings_of(await host.look(driver=remote, place=SHARED)) == [(workspace_id, "vanished", 1, "none")]
     remote.probed = answer
     assert await host.look(driver=remote, place=SHARED) == []
     assert (await show_workspace(engine, str(workspace_id))).ready

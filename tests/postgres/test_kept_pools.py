@@ -174,14 +174,14 @@ async def test_a_kept_preset_keeps_holds_and_invalidation(engine: AsyncEngine, s
         found = state_of(await snapshot_of(engine, small, rules)).held
         return found.reason if found is not None else None
 
-    async def told() -> int:
+    async def count_notes() -> int:
         async with snapshot_transaction(engine) as connection:
             await record_notes(engine, plan_pass(await snapshot_state(connection, rules)).notes())
         return len(await events(engine, "creation_held"))
 
-    assert (await held(), await told()) == ("hard_limited", 1)
+    assert (await held(), await count_notes()) == ("hard_limited", 1)
     await apply_file(engine, SMALL, LARGE, LARGE | {"name": "more"})
-    assert (await held(), await told()) == ("hard_limited", 1), "still held, and no news"
+    assert (await held(), await count_notes()) == ("hard_limited", 1), "still held, and no news"
     assert (await claim(store, large, preset="acme/python/large")).result is None
     assert plan_preset(await snapshot_of(engine, large), await next_pass_number(engine)).delete == [ready]
     await apply_file(engine, SMALL | {"parameters": {"size": "mended"}}, LARGE)
@@ -193,9 +193,11 @@ async def test_history_goes_on_across_versions(engine: AsyncEngine) -> None:
     await apply_file(engine, SMALL | {"instances": 1}, LARGE)
     between = (await one(engine, "SELECT clock_timestamp()"))[0]
     await apply_file(engine, SMALL | {"instances": 5})
-    told = await explain_preset(engine, "acme/python/small", RULES, None)
-    assert (told.preset_id, told.desired) == (small.id, 5)
-    assert [(e.kind, e.data.get("version"), e.data.get("replaces")) for e in told.events if e.kind != "applied"] == [
+    explanation = await explain_preset(engine, "acme/python/small", RULES, None)
+    assert (explanation.preset_id, explanation.desired) == (small.id, 5)
+    assert [
+        (e.kind, e.data.get("version"), e.data.get("replaces")) for e in explanation.events if e.kind != "applied"
+    ] == [
         ("version_activated", 1, None),
         ("pool_kept", 2, 1),
         ("policy_changed", None, None),

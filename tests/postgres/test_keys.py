@@ -96,15 +96,15 @@ async def test_a_rotation_leaves_nothing_that_needs_the_old_key(
     before = await show_keys()
     assert counted(before) == {(NEW_ID, "current"): (0, 0, 0, False), (OLD_ID, "older"): (1, 1, 4, True)}
     assert OLD not in before.model_dump_json()
-    told: list[str] = []
-    done = await rotate_keys(OPERATOR, tell=told.append)
+    progress: list[str] = []
+    done = await rotate_keys(OPERATOR, tell=progress.append)
     assert (done.changed_claims, done.changed_waiting, done.changed_states, done.unreadable) == (1, 1, 4, 0)
     assert done.complete
-    assert told[:2] == [
+    assert progress[:2] == [
         "secrets of claims that wait: 1 encrypted anew",
         "secrets of claimed workspaces: 1 encrypted anew",
     ]
-    assert told[-1] == "saved states: 4 encrypted anew"
+    assert progress[-1] == "saved states: 4 encrypted anew"
     assert counted(done) == {(NEW_ID, "current"): (1, 1, 4, True), (OLD_ID, "older"): (0, 0, 0, False)}
     assert [data for _, data in await events(engine, "keys_rotated")] == [
         {"key": NEW_ID, "claims": 1, "waiting": 1, "states": 4}
@@ -174,16 +174,16 @@ async def test_a_rotation_goes_on_where_a_killed_one_was(
     class Killed(BaseException):
         pass
 
-    told: list[str] = []
+    progress: list[str] = []
 
     def die(line: str) -> None:
-        told.append(line)
+        progress.append(line)
         if line.startswith("saved states"):
             raise Killed
 
     with pytest.raises(Killed):
         await rotate_keys(OPERATOR, tell=die)
-    done = int(told[-1].split()[2])
+    done = int(progress[-1].split()[2])
     left = counted(await show_keys())
     assert left == {(NEW_ID, "current"): (1, 1, done, True), (OLD_ID, "older"): (0, 0, 4 - done, False)}
     assert 0 < done < 4

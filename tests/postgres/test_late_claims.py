@@ -118,12 +118,12 @@ async def test_each_attempt_has_an_end_by_the_databases_clock(engine: AsyncEngin
 async def test_a_run_that_was_told_of_a_miss_is_told_so_again(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     run = new_run()
-    with pytest.raises(NoClaimablePrebuiltWorkspaces) as told:
+    with pytest.raises(NoClaimablePrebuiltWorkspaces) as refused:
         await desk.ask("c1", run=run, name="dev")
     await make_ready(engine, preset, 1)
     with pytest.raises(NoClaimablePrebuiltWorkspaces) as late:
         await desk.ask("c1", run=run, name="dev")
-    assert (str(late.value), late.value.details) == (str(told.value), told.value.details)
+    assert (str(late.value), late.value.details) == (str(refused.value), refused.value.details)
     assert await given(engine) == 0
     assert len(await events(engine, "claim_missed")) == 1, "told once"
     assert isinstance(await desk.ask("c1", name="dev"), ClaimResult), "a new request is a new attempt"
@@ -163,10 +163,10 @@ async def test_what_was_won_is_the_answer_of_every_run(engine: AsyncEngine, desk
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
     first = new_run()
-    won = await desk.ask("c1", name="dev")
-    assert await desk.ask("c1", run=first, name="dev") == won
-    assert await desk.ask("c1", name="dev") == won
-    assert await desk.leave("c1", "canceled") == ClaimPlace(result=won), "also of one that was cancelled"
+    claimed = await desk.ask("c1", name="dev")
+    assert await desk.ask("c1", run=first, name="dev") == claimed
+    assert await desk.ask("c1", name="dev") == claimed
+    assert await desk.leave("c1", "canceled") == ClaimPlace(result=claimed), "also of one that was cancelled"
 
 
 async def test_a_refusal_is_final_for_its_run(engine: AsyncEngine, desk: Desk) -> None:
@@ -175,7 +175,7 @@ async def test_a_refusal_is_final_for_its_run(engine: AsyncEngine, desk: Desk) -
     taken = await desk.ask("taken", name="dev")
     assert isinstance(taken, ClaimResult)
     run, members = new_run(), new_run()
-    with pytest.raises(NameTaken) as told:
+    with pytest.raises(NameTaken) as refused:
         await desk.ask("c1", run=run, name="dev")
     await do(engine, "DELETE FROM organization_members m USING users u WHERE u.id = m.user_id AND u.name = 'bob'")
     with pytest.raises(NotAMember):
@@ -185,7 +185,7 @@ async def test_a_refusal_is_final_for_its_run(engine: AsyncEngine, desk: Desk) -
     await apply_file(engine, {"name": "small", "instances": 1})  # names bob a member again
     with pytest.raises(NameTaken) as late:
         await desk.ask("c1", run=run, name="dev")
-    assert (str(late.value), late.value.details) == (str(told.value), told.value.details)
+    assert (str(late.value), late.value.details) == (str(refused.value), refused.value.details)
     with pytest.raises(NotAMember):
         await desk.ask("c2", run=members, owner="bob", name="his")
     assert await given(engine) == 0

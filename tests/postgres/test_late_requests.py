@@ -117,9 +117,9 @@ async def test_who_gave_up_on_an_attempt_that_died_is_not_told_that_nothing_was_
     await ask(PAUSE, run)
     await do(engine, "UPDATE operator_requests SET answer = NULL")
     for _ in range(2):
-        with pytest.raises(StoreUnavailable, match="its answer is lost") as told:
+        with pytest.raises(StoreUnavailable, match="its answer is lost") as refused:
             await activities.end_request(run)
-        assert not told.value.retryable, "it is the answer"
+        assert not refused.value.retryable, "it is the answer"
 
 
 async def test_a_request_of_two_steps_whose_worker_was_frozen_between_them_goes_no_further(engine: AsyncEngine) -> None:
@@ -212,8 +212,8 @@ async def test_who_starts_and_stops_the_loop_is_recorded(engine: AsyncEngine) ->
     await record_start(engine, None, "bob")
     await record_stop(engine, "tonight", by="bob")
     await record_stop(engine, "again", by="carol")
-    told = await rows(engine, "SELECT kind, actor, data FROM events ORDER BY id")
-    assert told == [
+    recorded = await rows(engine, "SELECT kind, actor, data FROM events ORDER BY id")
+    assert recorded == [
         ("loop_started", "alice", {"interval_seconds": 5.0}),
         ("loop_stopped", "bob", {"cause": "tonight"}),
     ]

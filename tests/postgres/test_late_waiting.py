@@ -42,14 +42,14 @@ async def given(engine: AsyncEngine) -> int:
 # --- Waiting ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("told", "error"), [("timed_out", ClaimTimedOut), ("canceled", RequestCanceled)])
+@pytest.mark.parametrize(("outcome", "error"), [("timed_out", ClaimTimedOut), ("canceled", RequestCanceled)])
 async def test_who_has_left_is_not_served_by_a_late_attempt(
-    engine: AsyncEngine, desk: Desk, told: Any, error: type[Exception]
+    engine: AsyncEngine, desk: Desk, outcome: Any, error: type[Exception]
 ) -> None:
     preset = await make_preset(engine, instances=0)
     await desk.wait("c1", name="dev")
     run = desk.run_of("c1")
-    assert await desk.leave("c1", told) == ClaimPlace()
+    assert await desk.leave("c1", outcome) == ClaimPlace()
     with pytest.raises(error):  # the pool is empty still: it joins no queue either
         await desk.ask("c1", run=run, name="dev", on_empty="wait")
     await make_ready(engine, preset, 1)
@@ -113,8 +113,8 @@ async def test_leaving_late_gives_up_no_later_runs_place(engine: AsyncEngine, de
     await desk.wait("c1", name="dev")
     first = desk.run_of("c1")
     await desk.wait("c1", name="dev")
-    for told in ("timed_out", None):
-        assert await desk.leave("c1", told, run=first) == ClaimPlace()
+    for outcome in ("timed_out", None):
+        assert await desk.leave("c1", outcome, run=first) == ClaimPlace()
     [made] = await begin_prebuilds(engine, preset, 1)
     await finish(engine, made)
     assert got(await desk.look("c1")) == made
@@ -213,16 +213,16 @@ async def test_a_batch_whose_other_attempt_has_won_is_told_that(engine: AsyncEng
     """The miss is recorded after the batch was rolled back; meanwhile another attempt may have won."""
     preset = await make_preset(engine)
     run, names = new_run(), ["b", "a"]
-    won = []
+    claimed = []
     answer_run = desk.store.answer_run
 
     async def overtaken(*args: Any) -> Any:
         await make_ready(engine, preset, 2)
-        won.append(await desk.ask_all("many", names, run=run))
+        claimed.append(await desk.ask_all("many", names, run=run))
         return await answer_run(*args)
 
     desk.store.answer_run = overtaken  # type: ignore[method-assign]
-    assert [await desk.ask_all("many", names, run=run)] == won
+    assert [await desk.ask_all("many", names, run=run)] == claimed
     assert await given(engine) == 2
 
 
@@ -245,5 +245,5 @@ async def test_a_cancelled_batch_takes_nothing_later(engine: AsyncEngine, desk: 
     with pytest.raises(RequestCanceled):
         await desk.ask_all("many", ["b", "a"], run=run)
     assert await given(engine) == 0
-    won = await desk.ask_all("won", ["d", "c"])
-    assert await desk.cancel_all("won", ["d", "c"], run=desk.run_of("won")) == won
+    claimed = await desk.ask_all("won", ["d", "c"])
+    assert await desk.cancel_all("won", ["d", "c"], run=desk.run_of("won")) == claimed

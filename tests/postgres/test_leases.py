@@ -202,8 +202,8 @@ async def test_it_begins_anew_when_the_workspace_is_usable(engine: AsyncEngine, 
 async def test_a_created_workspace_is_leased_from_its_first_start(engine: AsyncEngine, store: ClaimStore) -> None:
     await make_preset(engine, instances=0)
     desk = Desk(engine, store)
-    won = await desk.ask("c", on_empty="create", name="dev", **LEASED)
-    dev = won.workspace_id  # type: ignore[union-attr]
+    claimed = await desk.ask("c", on_empty="create", name="dev", **LEASED)
+    dev = claimed.workspace_id  # type: ignore[union-attr]
     await let_pass(engine, HOUR)
     await run(engine, dev, FAILED)
     assert (await left(engine, dev) or HOUR) > TEN - 5 * SECOND
@@ -231,9 +231,9 @@ async def test_a_waiting_claim_is_leased_when_it_is_served(engine: AsyncEngine, 
 async def test_a_batch_leases_each_of_its_workspaces(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 2)
-    won = await Desk(engine, store).ask_all("b", ["a", "b"], **LEASED)
-    ends = [(await row_of(engine, one_.workspace_id)).lease_until for one_ in won.claims]
-    assert ends == [one_.lease_until for one_ in won.claims] != [None, None]
+    claimed = await Desk(engine, store).ask_all("b", ["a", "b"], **LEASED)
+    ends = [(await row_of(engine, one_.workspace_id)).lease_until for one_ in claimed.claims]
+    assert ends == [one_.lease_until for one_ in claimed.claims] != [None, None]
 
 
 async def test_it_runs_where_nothing_is_built_at_a_hand_over(engine: AsyncEngine, store: ClaimStore) -> None:

@@ -63,8 +63,8 @@ async def test_stop_and_start_are_recorded_once_for_the_owner(engine: AsyncEngin
     assert await secrets_of(engine, dev) == {"token": "a"}
     for kind, transition in (("stop_requested", "stop"), ("start_requested", "start")):
         assert [data for _, data in await events(engine, kind)] == [{"transition": transition, "stage": "none"}]
-    actors = await one(engine, "SELECT array_agg(DISTINCT actor) AS told FROM events WHERE kind LIKE '%requested'")
-    assert actors.told == ["ops"]
+    actors = await one(engine, "SELECT array_agg(DISTINCT actor) AS recorded FROM events WHERE kind LIKE '%requested'")
+    assert actors.recorded == ["ops"]
 
 
 async def test_many_at_once_ask_for_one_build(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -101,8 +101,8 @@ async def test_only_claimed_workspaces_are_steered(engine: AsyncEngine, store: C
                 await ask(engine, unknown, "ops")
     with pytest.raises(InvalidInput, match="nobody has claimed"):
         await retry_workspace(engine, str(failed), "ops")
-    for reference, told in ((str(pooled), "nobody has claimed"), (DEV, "being deleted")):
-        with pytest.raises(InvalidInput, match=told):
+    for reference, message in ((str(pooled), "nobody has claimed"), (DEV, "being deleted")):
+        with pytest.raises(InvalidInput, match=message):
             await set_workspace(engine, reference, "ops", ttl=HOUR)
     assert await rows_of(engine) == rows
     await run(engine, dev)
@@ -201,8 +201,10 @@ async def test_a_stop_before_the_hand_over_leaves_it_to_the_next_start(
 
 async def test_what_a_claim_created_is_tried_again_as_it_was(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
-    asked = await claim(store, preset, name="dev", on_empty="create", initiator="bob", claim_parameters={"token": "a"})
-    [dev] = workspace_ids([asked])
+    created = await claim(
+        store, preset, name="dev", on_empty="create", initiator="bob", claim_parameters={"token": "a"}
+    )
+    [dev] = workspace_ids([created])
     await run(engine, dev, FAILED)
     await retry_workspace(engine, DEV, "ops")
     again = await one(
@@ -270,8 +272,8 @@ async def test_what_is_set_takes_effect_at_once_and_once(engine: AsyncEngine, st
     await run(engine, dev)
     unlimited = await set_workspace(engine, DEV, "ops", ttl=timedelta(0))
     assert (unlimited.ttl_seconds, unlimited.next_action_at) == (None, None)
-    told = [data for _, data in await events(engine, "workspace_set")]
-    assert told == [
+    recorded = [data for _, data in await events(engine, "workspace_set")]
+    assert recorded == [
         {"ttl_seconds": 3600, "autostart_schedule": DAILY},
         {"ttl_seconds": 600, "autostart_schedule": DAILY},
         {"ttl_seconds": 600, "autostart_schedule": None},

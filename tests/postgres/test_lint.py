@@ -27,11 +27,11 @@ class Planning:
 
     def __init__(self, answer: list[Replacement] | Exception) -> None:
         self.answer = answer
-        self.asked: list[Provision] = []
+        self.planned: list[Provision] = []
         self.meanwhile: Any = None
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
-        self.asked.append(wanted)
+        self.planned.append(wanted)
         if self.meanwhile is not None:
             await self.meanwhile()
         if isinstance(self.answer, Exception):
@@ -60,12 +60,12 @@ async def test_a_claim_with_made_up_inputs_is_planned_and_nothing_is_written(
     before = await rows_of(engine)
     driver = Planning([VM])
     assert await lint(engine, driver, await candidate(engine)) == Linted(replacements=[VM])
-    [asked] = driver.asked
-    assert (asked.workspace_id, asked.build_number, asked.claimed, asked.trial) == (made, 1, True, True)
-    assert asked.parameters == {"size": "small"}
-    assert asked.claim_parameters.keys() == {"token", "colour"}
-    assert asked.owner not in ("prebuilds", "alice")
-    assert asked.source == {"command": ["sleep", "infinity"]}
+    [planned] = driver.planned
+    assert (planned.workspace_id, planned.build_number, planned.claimed, planned.trial) == (made, 1, True, True)
+    assert planned.parameters == {"size": "small"}
+    assert planned.claim_parameters.keys() == {"token", "colour"}
+    assert planned.owner not in ("prebuilds", "alice")
+    assert planned.source == {"command": ["sleep", "infinity"]}
     assert await rows_of(engine) == before
 
 
@@ -103,7 +103,7 @@ async def test_one_that_is_claimed_before_or_meanwhile_tells_nothing(
     one = await candidate(engine)
     assert await lint(engine, driver, one) == Linted(gone=True)
     assert await lint(engine, driver, one) == Linted(gone=True)
-    assert len(driver.asked) == 1, "a claimed one is not asked about"
+    assert len(driver.planned) == 1, "a claimed one is not asked about"
 
 
 async def test_what_a_driver_refuses_is_told(engine: AsyncEngine, preset: MadePreset) -> None:

@@ -31,10 +31,10 @@ from tests.workflow.fakes import until
 
 async def test_lines_are_kept_in_order_before_the_build_has_ended(engine: AsyncEngine) -> None:
     build_id, begun = await recorded(engine), datetime.now(UTC)
-    said = [f"line {n}" for n in range(250)]
-    assert (await run(engine, telling(*said), build_id)).status is BuildStatus.SUCCEEDED
+    written = [f"line {n}" for n in range(250)]
+    assert (await run(engine, telling(*written), build_id)).status is BuildStatus.SUCCEEDED
     lines, _ = await read_log(engine, build_id)
-    assert [line.line for line in lines] == said
+    assert [line.line for line in lines] == written
     times = [line.at for line in lines]
     ended = (await one(engine, "SELECT completed_at FROM workspace_builds WHERE id = :id", id=build_id)).completed_at
     assert begun <= times[0]
@@ -117,11 +117,11 @@ async def test_what_a_workspace_says_is_kept_escaped(engine: AsyncEngine) -> Non
     assert outcome.error == "no \\x1b[2Jimage\nfurther\\u202e"
     kept = await one(
         engine,
-        """SELECT b.error, e.data->>'error' AS told FROM workspace_builds b JOIN events e ON e.build_id = b.id
+        """SELECT b.error, e.data->>'error' AS recorded FROM workspace_builds b JOIN events e ON e.build_id = b.id
             WHERE b.id = :id AND e.kind = 'build_failed'""",
         id=build_id,
     )
-    assert kept.error == kept.told == outcome.error
+    assert kept.error == kept.recorded == outcome.error
 
 
 async def test_lines_are_made_storable(engine: AsyncEngine) -> None:

@@ -37,11 +37,11 @@ def logs(database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
 
-    async def told(*words: str) -> tuple[int, str]:
+    async def run_words(*words: str) -> tuple[int, str]:
         code = await asyncio.to_thread(run_cli, ["logs", *words])
         return code, capsys.readouterr().out
 
-    return told
+    return run_words
 
 
 async def test_logs_of_a_workspace_are_its_latest_builds(engine: AsyncEngine, store: ClaimStore, logs: Logs) -> None:
@@ -134,8 +134,8 @@ async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
         assert f"start (claim), build {handed}\n" in out
         assert out.endswith(f" handed over\n{end}")
     code, out = await logs("--json", "alice/dev")
-    told = json.loads(out)
-    assert ([line["line"] for line in told["lines"]], told["released_at"] is None) == (["handed over"], False)
+    document = json.loads(out)
+    assert ([line["line"] for line in document["lines"]], document["released_at"] is None) == (["handed over"], False)
     code, out = await logs(str(deletion))
     assert out.endswith(f"{end}nothing is logged; old lines are removed (PREBUILDS_RETENTION_LOGS)\n"), (
         "it said nothing"

@@ -57,4 +57,4 @@ async def test_what_is_committed_is_answered_although_temporal_refuses(engine: A
     assert "Temporal" in str(paused[0].note)
     resumed = await loop.resume(OPS)
     assert (resumed.changed, resumed.paused, resumed.paused_reason) == (True, False, None)
-    assert (await one(engine, "SELECT count(*) AS told FROM events WHERE actor = 'ops'")).told == 2
+    assert (await one(engine, "SELECT count(*) AS recorded FROM events WHERE actor = 'ops'")).recorded == 2

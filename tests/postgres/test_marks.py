@@ -21,7 +21,7 @@ from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset, make_preset
 from tests.conftest import create_database, database_at, drop_database
-from tests.postgres.inventory_steps import Host, end_all, provision, silent, told
+from tests.postgres.inventory_steps import Host, end_all, findings_of, provision, silent
 from tests.postgres.pool_steps import claim, record_prebuilds
 from tests.rows import do, events, one
 
@@ -82,7 +82,7 @@ async def claim_by(owner: str, claim_id: str, database_url: str, preset: MadePre
     return claimed.result.workspace_id if claimed.result is not None else None
 
 
-def told_to(host: Host, workspace_id: UUID) -> str:
+def read_mark_of(host: Host, workspace_id: UUID) -> str:
     folder = host.driver._folders.folder(workspace_id)
     return str(json.loads((folder / "claim.json").read_text())["owner"])
 
@@ -104,9 +104,9 @@ async def test_a_forgotten_claim_keeps_its_workspace(
     row = await one(back.engine, "SELECT next_action_at, quarantined_at FROM workspaces WHERE id = :id", id=prebuild)
     assert row.next_action_at is None, "no second try: it would be refused, too"
     assert row.quarantined_at is not None
-    assert told_to(host, prebuild) == "alice"
-    told = json.loads((host.driver._folders.folder(prebuild) / "claim.json").read_text())
-    assert (told["claim_id"], told["build_id"]) == ("alices", str(build_id_of(prebuild, 2))), "one of it, however often"
+    assert read_mark_of(host, prebuild) == "alice"
+    mark = json.loads((host.driver._folders.folder(prebuild) / "claim.json").read_text())
+    assert (mark["claim_id"], mark["build_id"]) == ("alices", str(build_id_of(prebuild, 2))), "one of it, however often"
     assert await host.runs(prebuild)
 
 
@@ -118,7 +118,7 @@ async def test_the_inventory_quarantines_what_was_handed_over_before_anybody_cla
     row = await one(back.engine, "SELECT claimable_preset_id FROM workspaces WHERE id = :id", id=prebuild)
     assert row.claimable_preset_id == preset.id, "the restored database would give it away"
     looks = [await back.look() for _ in range(3)]
-    assert [told(rows) for rows in looks[:2]] == [
+    assert [findings_of(rows) for rows in looks[:2]] == [
         [(prebuild, "contradicted", 1, "none")],
         [(prebuild, "contradicted", 2, "quarantined")],
     ]
@@ -131,7 +131,7 @@ async def test_the_inventory_quarantines_what_was_handed_over_before_anybody_cla
     await restored(back.engine, "ops", dry_run=False)
     assert await claim_by("bob", "bobs-again", restored_to.url, preset) is None, "it is claimable never again"
     assert (await one(back.engine, "SELECT count(*) FROM events WHERE kind = 'quarantined'")) == (1,)
-    assert told_to(host, prebuild) == "alice"
+    assert read_mark_of(host, prebuild) == "alice"
     assert await host.runs(prebuild)
 
 
@@ -157,7 +157,7 @@ async def test_what_a_claim_marked_is_no_orphan_to_remove(
     back = Host((await restore()).engine, tmp_path / "state")
     await do(back.engine, "TRUNCATE workspaces CASCADE")
     looks = [await back.look() for _ in range(3)]
-    assert [told(rows) for rows in looks] == [
+    assert [findings_of(rows) for rows in looks] == [
         [(prebuild, "orphan", 1, "none")],
         [(prebuild, "orphan", 2, "reported")],
         [(prebuild, "orphan", 3, "reported")],

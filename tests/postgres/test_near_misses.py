@@ -17,7 +17,7 @@ from tests.rows import do, one
 EU = {"size": "small", "region": "eu"}
 
 
-async def told(engine: AsyncEngine, preset: str | None = None) -> list[NearMissRow]:
+async def read_rows(engine: AsyncEngine, preset: str | None = None) -> list[NearMissRow]:
     async with engine.connect() as connection:
         return await read_near_misses(connection, preset)
 
@@ -42,10 +42,10 @@ async def test_claims_that_miss_by_one_parameter_are_told(engine: AsyncEngine, d
             await ask("far", size="large", region="asia")
         assert await recorded(engine) == 0
         for n in range(SHOWN_MIN):
-            assert not await told(engine)
+            assert not await read_rows(engine)
             with pytest.raises(PresetNotFound):
                 await ask(f"c{n}", region="asia")
-        assert await told(engine) == [
+        assert await read_rows(engine) == [
             NearMissRow(preset="acme/python/small", parameter="region", missed=SHOWN_MIN, claims=SHOWN_MIN)
         ]
         with pytest.raises(PresetNotFound):
@@ -55,13 +55,13 @@ async def test_claims_that_miss_by_one_parameter_are_told(engine: AsyncEngine, d
         await apply_file(engine, small, {"name": "any", "default": True})
         with pytest.raises(NoClaimablePrebuiltWorkspaces):
             await ask("default", region="asia")
-        assert (await told(engine))[0].missed == SHOWN_MIN + 1, "a preset without a pool serves nobody"
+        assert (await read_rows(engine))[0].missed == SHOWN_MIN + 1, "a preset without a pool serves nobody"
     await do(
         engine,
         "INSERT INTO preset_demand SELECT template_id, name, now() - interval '1 day', ARRAY[9, 0, 0, 0, 0, 1], 9"
         " FROM presets WHERE name = 'small'",
     )
-    assert [near.claims for near in await told(engine, "acme/python/small")] == [SHOWN_MIN + 11]
-    assert not await told(engine, "acme/python/any")
+    assert [near.claims for near in await read_rows(engine, "acme/python/small")] == [SHOWN_MIN + 11]
+    assert not await read_rows(engine, "acme/python/any")
     await do(engine, "UPDATE events SET at = at - interval '15 days'")
-    assert not await told(engine)
+    assert not await read_rows(engine)

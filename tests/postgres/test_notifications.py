@@ -111,9 +111,9 @@ async def test_a_webhook_is_signed_as_the_documentation_verifies_it(
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     [snippet] = re.findall(r"```python\n(import base64, hashlib.*?)```", page, re.DOTALL)
-    told: dict[str, Any] = {}
-    exec(snippet, told)  # noqa: S102 - our own page
-    is_ours = told["is_ours"]
+    bodies: dict[str, Any] = {}
+    exec(snippet, bodies)  # noqa: S102 - our own page
+    is_ours = bodies["is_ours"]
     old, new, wrong = (f"whsec_{base64.b64encode(os.urandom(32)).decode()}" for _ in range(3))
     signer = parse_webhook_secrets(f"{new}, {old}")
     assert new not in repr(signer)
@@ -178,8 +178,8 @@ async def test_a_refused_one_is_given_up_with_an_event(engine: AsyncEngine, work
         await make_due(engine)
         assert await notifier.sweep() == 0
         assert len(receiver.bodies) == 1
-        [(_, told)] = await events(engine, "notification_given_up")
-        assert told == {"notifier": "webhook", "id": receiver.bodies[0]["id"], "attempts": 1, "error": "HTTP 400"}
+        [(_, data)] = await events(engine, "notification_given_up")
+        assert data == {"notifier": "webhook", "id": receiver.bodies[0]["id"], "attempts": 1, "error": "HTTP 400"}
     assert (await webhook(engine)).status == "given_up"
     failing = await count_failing(engine)
     assert (failing.failing, failing.given_up, failing.error) == (0, 1, "HTTP 400")

@@ -40,7 +40,7 @@ class Provider:
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {"first": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
         self.read = 0
-        self.issuer_told: str | None = None
+        self.issuer_in_document: str | None = None
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ class Provider:
                     document = {"keys": [provider.published(name) for name in provider.keys]}
                 else:
                     document = {
-                        "issuer": provider.issuer_told or provider.issuer,
+                        "issuer": provider.issuer_in_document or provider.issuer,
                         "jwks_uri": f"{provider.issuer}/keys",
                     }
                 body = json.dumps(document).encode()
@@ -74,9 +74,11 @@ class Provider:
 
     def token(self, key: str = "first", algorithm: str = "RS256", header: Any = None, **claims: Any) -> str:
         now = int(time.time())
-        told = {"iss": self.issuer, "aud": "prebuilds", "sub": "alice", "iat": now, "exp": now + 300} | claims
-        told = {name: value for name, value in told.items() if value is not ...}
-        return jwt.encode(told, self.keys.get(key, key), algorithm, headers={"kid": key} if header is None else header)
+        payload = {"iss": self.issuer, "aud": "prebuilds", "sub": "alice", "iat": now, "exp": now + 300} | claims
+        payload = {name: value for name, value in payload.items() if value is not ...}
+        return jwt.encode(
+            payload, self.keys.get(key, key), algorithm, headers={"kid": key} if header is None else header
+        )
 
     def close(self) -> None:
         self.server.shutdown()
@@ -140,8 +142,8 @@ async def test_what_is_not_the_providers_own_good_token_is_refused(
     await gate.authenticate(provider.token())
     now = int(time.time())
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    told = {"iss": provider.issuer, "aud": "prebuilds", "sub": "alice", "iat": now, "exp": now + 60}
-    forged = jwt.encode(told, other, "RS256", headers={"kid": "first"})
+    payload = {"iss": provider.issuer, "aud": "prebuilds", "sub": "alice", "iat": now, "exp": now + 60}
+    forged = jwt.encode(payload, other, "RS256", headers={"kid": "first"})
     for token, why in {
         provider.token(aud="somebody-else"): "Audience",
         provider.token(iss="http://evil.example"): "issuer",
@@ -191,7 +193,7 @@ async def test_known_keys_serve_while_the_provider_is_away_and_without_any_it_is
     gate, late = gate_of(), gate_of()
     token, again = provider.token(), provider.token(sub="bob")
     await gate.authenticate(token)
-    provider.issuer_told = "http://another.example"
+    provider.issuer_in_document = "http://another.example"
     clock.now += 4000
     assert (await gate.authenticate(again)).name == "bob"
     with pytest.raises(StackUnreachable, match="keys of the identity provider"):

@@ -97,7 +97,7 @@ async def test_an_upgrade_of_the_release_before_keeps_no_reader_or_writer_of_any
     async with older.connect() as connection:
         tables = list(await connection.scalars(text(TABLES)))
     assert "workspaces" in tables
-    told, migrated = list[str](), asyncio.Event()
+    progress, migrated = list[str](), asyncio.Event()
 
     async def use_all_tables() -> None:
         user = await asyncpg.connect(dsn_of(empty_database_url))
@@ -109,13 +109,13 @@ async def test_an_upgrade_of_the_release_before_keeps_no_reader_or_writer_of_any
 
     using = asyncio.create_task(use_all_tables())
     async with in_use(empty_database_url, f"LOCK {', '.join(tables)} IN ACCESS SHARE MODE"):
-        migration = asyncio.create_task(migrate(older, finish=True, tell=told.append))
+        migration = asyncio.create_task(migrate(older, finish=True, tell=progress.append))
         done, _ = await asyncio.wait({using, migration}, timeout=1)
         assert not done, "a reader of every table keeps the first step that locks one from it, and nobody else"
     await asyncio.wait_for(migration, 60)
     migrated.set()
     await asyncio.wait_for(using, 10)
-    assert any("others use its table" in line for line in told)
+    assert any("others use its table" in line for line in progress)
 
 
 @asynccontextmanager
@@ -135,7 +135,7 @@ async def test_beside_claims_and_long_transactions_nobody_waits_for_100_ms(
 ) -> None:
     preset = await make_preset(engine)
     made = await make_ready(engine, preset, 60)
-    told: list[str] = []
+    progress: list[str] = []
     async with (
         in_use(database_url, "SELECT count(*) FROM workspaces") as reader,
         in_use(database_url, "UPDATE workspaces SET last_used_at = now() WHERE name = 'nobody'"),
@@ -144,17 +144,17 @@ async def test_beside_claims_and_long_transactions_nobody_waits_for_100_ms(
         for connection in [await pool.acquire() for _ in range(4)]:
             await connection.execute("SET lock_timeout = '100ms'")  # a claim that waits for longer fails
             await pool.release(connection)
-        migration = asyncio.create_task(migrate(engine, tell=told.append))
+        migration = asyncio.create_task(migrate(engine, tell=progress.append))
         store = ClaimStore(pool, enabled=True)
-        won: list[Any] = []
+        claimed_ids: list[Any] = []
         for _ in range(30):
-            won += workspace_ids(await asyncio.gather(*[claim(store, preset) for _ in range(2)]))
-            if len(won) == 30:
+            claimed_ids += workspace_ids(await asyncio.gather(*[claim(store, preset) for _ in range(2)]))
+            if len(claimed_ids) == 30:
                 await reader.close()
         assert not migration.done(), "the writer is still there"
     await asyncio.wait_for(migration, 30)
-    assert sorted(won) == sorted(made)
-    assert any("others use its table" in line for line in told)
+    assert sorted(claimed_ids) == sorted(made)
+    assert any("others use its table" in line for line in progress)
     assert tuple(await one(engine, DONE)) == (0, True, True)
 
 
@@ -234,15 +234,15 @@ async def nothing() -> None:
 
 async def test_an_index_whose_build_was_killed_is_made_again(engine: AsyncEngine, database_url: str) -> None:
     index = IndexStep("workspaces_host_idx", "workspaces (host)")
-    told: list[str] = []
+    progress: list[str] = []
     async with half_built(database_url, index) as (writer, pid):
         await writer.execute("SELECT pg_terminate_backend($1)", pid)
         await writer.execute("COMMIT")
     assert await one(engine, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'workspaces_host_idx'::regclass") == (
         False,
     )
-    assert await expanding.Runner(engine, "0003", nothing, told.append).run([index]) == [index.name]
-    assert any("was interrupted; it is dropped" in line for line in told)
+    assert await expanding.Runner(engine, "0003", nothing, progress.append).run([index]) == [index.name]
+    assert any("was interrupted; it is dropped" in line for line in progress)
     assert (await one(engine, expanding.READ_INDEX.text, name=index.name)) == ("valid",)
 
 
@@ -298,9 +298,9 @@ async def test_check_says_what_would_be_done_by_its_exit_code(
         return code, json.loads(capsys.readouterr().out)
 
     assert (await command_says("--check"))[0] == 1
-    code, said = await command_says()
-    assert (code, said["schema_before"], said["schema"], said["finished"]) == (0, "0001", "0002", False)
-    code, said = await command_says("--check")
-    assert (code, said["needed"], said["steps"], said["finished"]) == (0, False, [], False)
+    code, output = await command_says()
+    assert (code, output["schema_before"], output["schema"], output["finished"]) == (0, "0001", "0002", False)
+    code, output = await command_says("--check")
+    assert (code, output["needed"], output["steps"], output["finished"]) == (0, False, [], False)
     assert (await command_says("--finish"))[1]["finished"]
     assert (await command_says("--check"))[1]["finished"]

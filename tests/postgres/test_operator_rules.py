@@ -102,8 +102,8 @@ async def test_a_hold_is_lifted_once(
     assert (lifted.preset.id, lifted.hold) == (preset.id, hold)
     held = state_of(await snapshot_of(engine, preset)).held
     assert (held.reason if held else None) == ("paused" if paused else None)
-    [(told, data)] = await events(engine, "holds_lifted")
-    assert (told, data["hold"], data["until"] is not None) == (preset.id, hold, hold == "backoff")
+    [(subject, data)] = await events(engine, "holds_lifted")
+    assert (subject, data["hold"], data["until"] is not None) == (preset.id, hold, hold == "backoff")
     rows = await rows_of(engine)
     assert (await lift_holds(engine, str(preset.id), RULES, "ops")).hold is None
     assert await rows_of(engine) == rows, "nothing is held, nothing is written"

@@ -43,7 +43,7 @@ async def test_a_lease_is_shown_and_renewed(engine: AsyncEngine, server: Server)
     leased = (await server.put("c1", bearer, lease_seconds=600)).json()
     plain = (await server.put("c2", bearer, name="two")).json()
     http = await sign_in(server)
-    shown, other = [(await http.get(f"/workspaces/{won['workspace_id']}")).text for won in (leased, plain)]
+    shown, other = [(await http.get(f"/workspaces/{claimed['workspace_id']}")).text for claimed in (leased, plain)]
     assert f"/acts/renew?target={leased['workspace_id']}" in shown
     assert "<dt>Lease</dt><dd>until " in shown
     assert "/acts/renew" not in other
@@ -59,22 +59,22 @@ async def test_a_claim_and_a_workspace_have_pages(engine: AsyncEngine, server: S
     await make_ready(engine, preset, 1)
     bearer = {"Authorization": "Bearer operator"}
     body = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
-    won = (await server.http.put("/v1/claims/order%2F1", json=body, headers=bearer)).json()
+    claimed = (await server.http.put("/v1/claims/order%2F1", json=body, headers=bearer)).json()
     http = await sign_in(server)
     claim = await http.get("/claims/order%2F1")
     assert (claim.status_code, "prebuilt" in words_of(claim.text)) == (200, True)
-    assert f"/workspaces/{won['workspace_id']}" in claim.text
-    workspace = words_of((await http.get(f"/workspaces/{won['workspace_id']}")).text)
+    assert f"/workspaces/{claimed['workspace_id']}" in claim.text
+    workspace = words_of((await http.get(f"/workspaces/{claimed['workspace_id']}")).text)
     assert "alice/dev" in workspace
     assert "claimed by operator as alice/dev" in workspace or "claimed by alice as alice/dev" in workspace
     assert "event: head" in await first_events(http, "/live/claims/order%2F1", 2)
     found = await http.get("/find?what=alice/dev")
-    assert found.headers["location"] == f"/workspaces/{won['workspace_id']}"
+    assert found.headers["location"] == f"/workspaces/{claimed['workspace_id']}"
     assert (await http.get("/find?what=order/1")).status_code in (303, 404)
     missing = await http.get("/claims/none")
     assert (missing.status_code, "no claim none is recorded" in missing.text) == (404, True)
     own = await sign_in(server, "claimer")
-    assert (await own.get(f"/workspaces/{won['workspace_id']}")).status_code == 200, "everybody sees their own"
+    assert (await own.get(f"/workspaces/{claimed['workspace_id']}")).status_code == 200, "everybody sees their own"
 
 
 async def test_the_page_tells_the_size_that_a_target_asks_for(engine: AsyncEngine, server: Server) -> None:
@@ -94,29 +94,29 @@ async def test_the_page_tells_the_size_that_a_target_asks_for(engine: AsyncEngin
     )
     http = await sign_in(server)
 
-    async def told(template: str) -> str:
+    async def read_page(template: str) -> str:
         found = words_of((await http.get(f"/presets/acme/{template}/small")).text)
         return found[found.index("Schedule") :]
 
-    assert "It has no target. prebuilds size acme/java/small says" in await told("java")
-    words = await told("go")
+    assert "It has no target. prebuilds size acme/java/small says" in await read_page("java")
+    words = await read_page("go")
     assert "shown only not known yet for a hit rate of 99 %, between 2 and 40, with at most 20 ready" in words
     assert "1 prebuilds are desired at all times" in words
-    words = await told("python")
+    words = await read_page("python")
     assert "It has no schedule: the size for its target is desired at all times." in words
     assert "Size the pool follows it 2 for a hit rate of 99 %" in words
     assert "Rule: peak of 1440 min x 1; lead time" in words
     assert "On past claims it met the target: 99.4 % found one ready, 3.4 were ready on average." in words
-    asked = await http.get("/presets/acme/python/small/size")
-    assert "0 claims, lead time" in words_of(asked.text)
-    assert "peak of 1440 min x 1 chosen" in words_of(asked.text)
+    answer = await http.get("/presets/acme/python/small/size")
+    assert "0 claims, lead time" in words_of(answer.text)
+    assert "peak of 1440 min x 1 chosen" in words_of(answer.text)
     await do(
         engine,
         "INSERT INTO preset_demand SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',"
         " ARRAY[1, 0, 0, 0, 0, 0], 0 FROM presets, generate_series(1, 100) AS n",
     )
-    asked = await http.get("/presets/acme/python/small/size")
-    assert '<svg class="sizes"' in asked.text
+    answer = await http.get("/presets/acme/python/small/size")
+    assert '<svg class="sizes"' in answer.text
 
 
 async def test_the_page_tells_how_drills_went(engine: AsyncEngine, server: Server) -> None:

@@ -77,8 +77,8 @@ async def test_a_cancellation_takes_all_that_match_in_batches(
     assert (dry.result.canceled, done.result.canceled, batches) == (5, 5, [2, 2, 1])
     assert await jobs.list_jobs(engine, JobFilter(status=[BuildStatus.PENDING])) == []
     events = "SELECT array_agg(build_id) FROM events WHERE kind = 'job_canceled' AND actor = 'ops'"
-    [told] = await one(engine, events)
-    assert sorted(told) == sorted(done.build_ids)
+    [data] = await one(engine, events)
+    assert sorted(data) == sorted(done.build_ids)
 
 
 async def test_a_pruning_tells_each_batch(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

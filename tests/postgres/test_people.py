@@ -48,11 +48,13 @@ async def test_an_owner_is_one_in_any_case_and_keeps_the_name_given_first(
 ) -> None:
     preset = await make_preset(engine, members=[EMAIL])
     await make_ready(engine, preset, 2)
-    won = await desk.ask("c1", owner=EMAIL.upper(), initiator=EMAIL.lower(), name="dev")
-    assert isinstance(won, ClaimResult)
-    assert (won.owner, won.initiator) == (EMAIL, EMAIL)
-    assert await desk.ask("c1", owner=EMAIL.lower(), initiator=EMAIL, name="dev") == won, "the same claim, spelled anew"
-    assert (await show_workspace(engine, f"{EMAIL.lower()}/dev")).id == won.workspace_id
+    claimed = await desk.ask("c1", owner=EMAIL.upper(), initiator=EMAIL.lower(), name="dev")
+    assert isinstance(claimed, ClaimResult)
+    assert (claimed.owner, claimed.initiator) == (EMAIL, EMAIL)
+    assert await desk.ask("c1", owner=EMAIL.lower(), initiator=EMAIL, name="dev") == claimed, (
+        "the same claim, spelled anew"
+    )
+    assert (await show_workspace(engine, f"{EMAIL.lower()}/dev")).id == claimed.workspace_id
     assert [w.owner for w in await list_workspaces(engine, owner=EMAIL.upper())] == [EMAIL]
     again = await apply(engine, template_file({"name": "small"}, members=[EMAIL.lower()]), actor="tester")
     assert f"member acme/{EMAIL.lower()}" in again.unchanged
@@ -118,8 +120,8 @@ async def test_a_disabled_user_claims_for_nobody(
 ) -> None:
     preset = await make_preset(engine)
     await desk.wait("for-her", initiator="bob")
-    [told] = (await switch_users(engine, [who], "ops", disabled=True)).users
-    assert (told.changed, told.waiting_claims) == (True, claims)
+    [switched] = (await switch_users(engine, [who], "ops", disabled=True)).users
+    assert (switched.changed, switched.waiting_claims) == (True, claims)
     assert await refuse_waiting(engine) == ["claim-workspace/for-her"]
     with pytest.raises(refused, match="is disabled"):
         await desk.look("for-her")
@@ -141,9 +143,9 @@ async def test_a_prebuild_that_becomes_ready_passes_by_who_was_removed(engine: A
     assert (await finish(engine, made)).served.workflow_ids == ["claim-workspace/hers", "claim-workspace/his"]
     with pytest.raises(NotAMember):
         await desk.look("hers")
-    won = (await desk.look("his")).result
-    assert won is not None
-    assert won.workspace_id == made
+    claimed = (await desk.look("his")).result
+    assert claimed is not None
+    assert claimed.workspace_id == made
 
 
 async def test_a_claim_under_way_is_refused_by_a_removal_that_comes_first(
@@ -203,11 +205,13 @@ async def test_a_first_claim_makes_its_owner_a_member(engine: AsyncEngine, store
     await make_ready(engine, preset, 2)
     with pytest.raises(OwnerNotFound):
         await claim(store, preset, owner=EMAIL)
-    won = (await claim(store, preset, "c1", owner=EMAIL, initiator="bob", create_owner=True)).result
-    assert won is not None
-    assert (won.owner, won.initiator) == (EMAIL, "bob")
-    told = await one(engine, "SELECT actor, claim_id, data FROM events WHERE kind = 'member_added' AND claim_id = 'c1'")
-    assert (told.actor, told.data) == ("bob", {"organization": "acme", "user": EMAIL})
+    claimed = (await claim(store, preset, "c1", owner=EMAIL, initiator="bob", create_owner=True)).result
+    assert claimed is not None
+    assert (claimed.owner, claimed.initiator) == (EMAIL, "bob")
+    recorded = await one(
+        engine, "SELECT actor, claim_id, data FROM events WHERE kind = 'member_added' AND claim_id = 'c1'"
+    )
+    assert (recorded.actor, recorded.data) == ("bob", {"organization": "acme", "user": EMAIL})
     assert (await claim(store, preset, owner=EMAIL.lower())).result is not None, "a member like any other from now on"
 
 
@@ -217,7 +221,7 @@ async def test_a_claim_adds_nobody_against_an_operators_word(
 ) -> None:
     preset = await make_preset(engine, members=["alice", "bob", "carol"])
     await make_ready(engine, preset, 1)
-    asked = {"owner": "carol" if refused == "removed" else "zoe", "create_owner": True}
+    request = {"owner": "carol" if refused == "removed" else "zoe", "create_owner": True}
     kind: type[PrebuildsError] = NotAMember
     match refused:
         case "removed":
@@ -227,10 +231,10 @@ async def test_a_claim_adds_nobody_against_an_operators_word(
         case "switched off":
             store, kind = ClaimStore(store.pool, enabled=True, create_owners=False), OwnerNotFound
         case _:
-            asked["initiator"], kind = "nobody", InitiatorNotFound
+            request["initiator"], kind = "nobody", InitiatorNotFound
     rows = await rows_of(engine)
     with pytest.raises(kind):
-        await claim(store, preset, **asked)
+        await claim(store, preset, **request)
     assert await rows_of(engine) == rows
 
 

@@ -187,8 +187,8 @@ async def test_a_used_database_is_not_migrated_through_a_pool_of_transactions(
     await do(engine, "DELETE FROM schema_steps WHERE name = 'workspaces_live_idx'")
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)
     assert await asyncio.to_thread(run, ("migrate", "--json")) == 1
-    told = json.loads(capsys.readouterr().out)["error"]
-    assert told["type"] == "InvalidInput"
-    assert "PREBUILDS_DATABASE_URL" in told["details"]
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["type"] == "InvalidInput"
+    assert "PREBUILDS_DATABASE_URL" in error["details"]
     assert await one(engine, "SELECT count(*) FROM schema_steps WHERE name = 'workspaces_live_idx'") == (0,)
     await engine.dispose()

@@ -110,15 +110,15 @@ async def test_a_build_begins_once_and_ends_once(engine: AsyncEngine) -> None:
 async def test_a_second_build_waits_for_the_first(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
-    won = await claim(store, preset)
-    assert won.result is not None
-    await begin_build(engine, won.result.build_id)
+    claimed = await claim(store, preset)
+    assert claimed.result is not None
+    await begin_build(engine, claimed.result.build_id)
     async with engine.begin() as connection:
-        waiting = (await record_build(connection, won.result.workspace_id, Transition.STOP)).id
-        assert (await record_build(connection, won.result.workspace_id, Transition.STOP)).id == waiting
+        waiting = (await record_build(connection, claimed.result.workspace_id, Transition.STOP)).id
+        assert (await record_build(connection, claimed.result.workspace_id, Transition.STOP)).id == waiting
     with pytest.raises(BuildWaiting):
         await begin_build(engine, waiting)
-    await end_build(engine, won.result.build_id, BuildStatus.SUCCEEDED)
+    await end_build(engine, claimed.result.build_id, BuildStatus.SUCCEEDED)
     assert (await begin_build(engine, waiting))[1] is not None
 
 
@@ -147,12 +147,12 @@ async def test_two_sweeps_never_take_the_same_build(engine: AsyncEngine) -> None
 async def test_a_pause_withholds_the_pools_builds_and_no_others(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
-    won = await claim(store, preset)
+    claimed = await claim(store, preset)
     await record_prebuilds(engine, preset, 3)
     await pause(engine, "ops", "why")
     await do(engine, "UPDATE workspace_builds SET next_dispatch_at = now() WHERE status = 'pending'")
-    assert won.result is not None
-    assert await take_due_builds(engine) == [won.result.build_id]
+    assert claimed.result is not None
+    assert await take_due_builds(engine) == [claimed.result.build_id]
 
 
 async def test_cancelling_the_pools_jobs_never_cancels_a_claim(engine: AsyncEngine, store: ClaimStore) -> None:

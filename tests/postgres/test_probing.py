@@ -28,10 +28,10 @@ class Probed:
     def __init__(self, answer: bool | Exception | None) -> None:
         self.answer = answer
         """None: its engine hangs."""
-        self.asked = 0
+        self.probes = 0
 
     async def probe(self, _: UUID) -> bool:
-        self.asked += 1
+        self.probes += 1
         if self.answer is None:
             await asyncio.Event().wait()
         if isinstance(self.answer, Exception):
@@ -50,8 +50,8 @@ async def test_what_cannot_be_probed_is_told_at_most_once(
     prober = Prober(engine, dispatcher, lambda _: driver, [PROVISIONER_QUEUE], "here", interval=timedelta(0))
     for _ in range(3):
         await prober.sweep()
-    told = [record for record in caplog.records if record.message == "A prebuild could not be probed"]
-    assert len([record for record in told if record.levelname == "WARNING"]) == warnings
+    records = [record for record in caplog.records if record.message == "A prebuild could not be probed"]
+    assert len([record for record in records if record.levelname == "WARNING"]) == warnings
     driver.answer = True
     await prober.sweep()
     driver.answer = error
@@ -75,5 +75,5 @@ async def test_only_a_driver_that_says_so_makes_a_prebuild_unhealthy(
     for _ in range(2):
         await prober.sweep()
     await dispatcher.drain()
-    assert driver.asked == 2
+    assert driver.probes == 2
     assert (await show_workspace(engine, str(prebuild))).ready is ready

@@ -149,8 +149,8 @@ async def test_an_impossible_input_is_one_try(engine: AsyncEngine) -> None:
         assert held is not None
         assert held.reason is Hold.VALIDATION_FAILED
     assert await reconcile(engine, preset) == ([], [first, rest[0]] if first < rest[0] else [rest[0], first])
-    [(_, told)] = await events(engine, "creations_canceled")
-    assert told["cause"] == "validation_failed"
+    [(_, data)] = await events(engine, "creations_canceled")
+    assert data["cause"] == "validation_failed"
 
 
 async def test_a_hold_is_told_once_and_again_when_it_is_news(engine: AsyncEngine) -> None:
@@ -158,10 +158,10 @@ async def test_a_hold_is_told_once_and_again_when_it_is_news(engine: AsyncEngine
     await fail(engine, preset, 1)
     for _ in range(3):
         await record_notes(engine, (await pass_plan(engine)).notes())
-    [(told_of, told)] = await events(engine, "creation_held")
-    assert told_of == preset.id
-    assert told["reason"] == "backoff"
-    assert told["until"] is not None
+    [(subject, data)] = await events(engine, "creation_held")
+    assert subject == preset.id
+    assert data["reason"] == "backoff"
+    assert data["until"] is not None
     await fail(engine, preset, 1)
     await record_notes(engine, (await pass_plan(engine)).notes())
     assert len(await events(engine, "creation_held")) == 2, "until another time"
@@ -179,9 +179,9 @@ async def test_a_stored_schedule_that_cannot_be_read_falls_back_to_the_base(engi
     assert len(plan.presets_to_reconcile(10)) == 2, "it never stops the pass"
     for _ in range(2):
         await record_notes(engine, (await pass_plan(engine)).notes())
-    [(told_of, told)] = await events(engine, "schedule_unreadable")
-    assert (told_of, told["base"]) == (preset.id, 2)
-    assert "Mars/Olympus" in told["why"]
+    [(subject, data)] = await events(engine, "schedule_unreadable")
+    assert (subject, data["base"]) == (preset.id, 2)
+    assert "Mars/Olympus" in data["why"]
 
 
 # --- Evidence ---
@@ -196,8 +196,8 @@ async def test_evidence_goes_when_it_has_served_unless_it_is_kept(engine: AsyncE
     await age(engine, RULES.failed_retention + timedelta(seconds=1))
     assert (await pass_plan(engine)).presets_to_reconcile(10) == [preset.id]
     assert await reconcile(engine, preset) == ([], [gone])
-    [(_, told)] = await events(engine, "prebuilds_deleted")
-    assert told["reasons"] == {"evidence": [str(gone)]}
+    [(_, data)] = await events(engine, "prebuilds_deleted")
+    assert data["reasons"] == {"evidence": [str(gone)]}
     assert await reconcile(engine, preset) == ([], [])
 
 
@@ -216,8 +216,8 @@ async def test_a_prebuild_that_fails_two_probes_is_replaced(engine: AsyncEngine)
     assert (state.actual, state.eligible, state.missing) == (2, 1, 1)
     created, deleted = await reconcile(engine, preset)
     assert (len(created), deleted) == (1, [sick])
-    [(_, told)] = await events(engine, "prebuilds_deleted")
-    assert told["reasons"] == {"unhealthy": [str(sick)]}
+    [(_, data)] = await events(engine, "prebuilds_deleted")
+    assert data["reasons"] == {"unhealthy": [str(sick)]}
 
 
 async def test_a_claim_and_a_probe_never_both_win(engine: AsyncEngine) -> None:

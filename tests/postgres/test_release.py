@@ -137,7 +137,7 @@ async def test_what_waits_behind_a_start_goes_with_it(engine: AsyncEngine, store
     await begin_build(engine, build_id_of(dev, 2))
     await stop_workspace(engine, DEV, "ops")
     assert sorted((await release(engine, dev))[1]) == sorted(build_id_of(dev, n) for n in (2, 3))
-    assert [told.split()[2] for told in await builds_of(engine, dev)] == ["canceling", "canceled", "pending"]
+    assert [build.split()[2] for build in await builds_of(engine, dev)] == ["canceling", "canceled", "pending"]
 
 
 @pytest.mark.parametrize("opponent", ["begin", "end"])
@@ -148,8 +148,8 @@ async def test_a_release_meets_a_start_just_as_it_begins_or_ends(engine: AsyncEn
         [workspace_id] = await (record_prebuilds if opponent == "begin" else begin_prebuilds)(engine, preset, 1)
         start = build_id_of(workspace_id, 1)
         meets: Any = begin_build(engine, start) if opponent == "begin" else finish(engine, workspace_id)
-        asked = [meets, release(engine, workspace_id)]
-        answers = await asyncio.gather(*(asked if n % 2 else asked[::-1]))
+        requests = [meets, release(engine, workspace_id)]
+        answers = await asyncio.gather(*(requests if n % 2 else requests[::-1]))
         [(deletion, canceled)] = [a for a in answers if isinstance(a, tuple) and isinstance(a[1], list)]
         status = await status_of(engine, start)
         assert status != "running", "a start that goes on untold is what a release must never leave"
@@ -191,8 +191,8 @@ async def test_who_asks_is_recorded_once_for_each_thing_done(
     for by in ("dave", "erin"):
         await carry_out(operations, OperatorRequest(action="release", workspace=DEV, by=by))
     await dispatcher.drain()
-    told = [(e.kind, e.actor) for e in (await show_workspace(engine, DEV)).events]
-    assert [event for event in told if event[0] in ("job_canceled", "released")] == [
+    recorded = [(e.kind, e.actor) for e in (await show_workspace(engine, DEV)).events]
+    assert [event for event in recorded if event[0] in ("job_canceled", "released")] == [
         ("job_canceled", "carol"),
         ("released", "dave"),
     ]
@@ -204,14 +204,14 @@ async def test_what_given_up_claims_have_won_goes_and_others_stay(
     operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 2)
-    won, others = workspace_ids([await claim(store, preset, id_, name=id_) for id_ in ("left", "kept")])
+    claimed_id, others = workspace_ids([await claim(store, preset, id_, name=id_) for id_ in ("left", "kept")])
     await Desk(engine, store).wait("waits")
 
     request = OperatorRequest(action="release_claims", claim_ids=["left", "waits", "never-was"], by="alice")
     for _ in range(2):
         done = ReleasedClaims.model_validate(await carry_out(operations, request))
-        assert [one.workspace_id for one in done.released] == [won], "asked again, it is the same deletion"
-    assert (await builds_of(engine, won))[-1].startswith("delete")
+        assert [one.workspace_id for one in done.released] == [claimed_id], "asked again, it is the same deletion"
+    assert (await builds_of(engine, claimed_id))[-1].startswith("delete")
     assert not any(build.startswith("delete") for build in await builds_of(engine, others))
     assert (await one(engine, "SELECT count(*) AS waiting FROM claim_queue")).waiting == 0
 

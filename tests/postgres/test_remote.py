@@ -104,9 +104,9 @@ async def test_a_service_claims_and_operates_without_temporal(
     engine: AsyncEngine, server: Server, client: PrebuildsClient
 ) -> None:
     await make_ready(engine, await make_preset(engine), 2)
-    won = await client.claim(**CLAIM, name="dev", claim_id="ticket/17")
-    assert (won.claim_id, won.owner, won.source) == ("ticket/17", "alice", "prebuilt")
-    assert await client.claim(**CLAIM, name="dev", claim_id="ticket/17") == won, "the same answer for ever"
+    claimed = await client.claim(**CLAIM, name="dev", claim_id="ticket/17")
+    assert (claimed.claim_id, claimed.owner, claimed.source) == ("ticket/17", "alice", "prebuilt")
+    assert await client.claim(**CLAIM, name="dev", claim_id="ticket/17") == claimed, "the same answer for ever"
     with pytest.raises(ClaimIdReused):
         await client.claim(**CLAIM, name="other", claim_id="ticket/17")
     with pytest.raises(NameTaken) as taken:
@@ -121,14 +121,17 @@ async def test_a_service_claims_and_operates_without_temporal(
     assert missed.value.details["retry_after_seconds"] >= 1
 
     shown = await client.show_workspace("alice/dev")
-    assert shown.id == won.workspace_id
+    assert shown.id == claimed.workspace_id
     with pytest.raises(InvalidInput, match="has no lease"):
         await client.renew("alice/two")
     assert (await client.set_workspace("alice/two", lease_seconds=600)).lease_seconds == 600
     renewed = [await client.renew("alice/two"), await client.renew("alice/two", lease_seconds=900)]
     assert [one.lease_seconds for one in renewed] == [600, 900]
     assert renewed[0].lease_until < renewed[1].lease_until
-    assert [row.id for row in await client.list_workspaces(owner="alice")] == [won.workspace_id, second.workspace_id]
+    assert [row.id for row in await client.list_workspaces(owner="alice")] == [
+        claimed.workspace_id,
+        second.workspace_id,
+    ]
     status = await client.status(limit=1)
     assert [row.preset for row in status.presets] == ["small"]
     assert (await client.add_members("acme", ["carol"])).added == ["carol"]
@@ -141,11 +144,11 @@ async def test_a_service_claims_and_operates_without_temporal(
     assert await client.run_drill("acme/python") == drill, "one drill at a time of each target"
     assert (await client.list_drills("acme/python", limit=1)).drills == [await client.show_drill(drill.id)]
     with pytest.raises(DrillNotFound):
-        await client.show_drill(won.workspace_id)
+        await client.show_drill(claimed.workspace_id)
     assert (await client.pause("moving")).paused
     assert not (await client.resume()).paused
     released = await client.release("alice/dev")
-    assert released.workspace_id == won.workspace_id
+    assert released.workspace_id == claimed.workspace_id
     with pytest.raises(WorkspaceNotFound):
         await client.stop_workspace("alice/none")
     assert released.build_id in server.dispatcher.started
@@ -155,9 +158,9 @@ async def test_a_build_is_waited_for_until_it_has_ended(
     engine: AsyncEngine, database_url: str, client: PrebuildsClient
 ) -> None:
     await make_ready(engine, await make_preset(engine), 2)
-    won = await client.claim(**CLAIM, name="dev")
-    waiting = asyncio.create_task(client.wait_until_ready(won))
-    await run_build(engine, telling("handing over"), won.build_id)
+    claimed = await client.claim(**CLAIM, name="dev")
+    waiting = asyncio.create_task(client.wait_until_ready(claimed))
+    await run_build(engine, telling("handing over"), claimed.build_id)
     assert (await waiting).status is BuildStatus.SUCCEEDED
     lost = await client.claim(**CLAIM, name="two")
     await end_build(engine, lost.build_id, BuildStatus.FAILED, error="no owner")
@@ -168,7 +171,7 @@ async def test_a_build_is_waited_for_until_it_has_ended(
         await client.wait_until_ready(uuid4())
     await client.release("alice/dev")
     with pytest.raises(WorkspaceNotFound, match="released"):
-        await client.wait_until_ready(won)
+        await client.wait_until_ready(claimed)
 
 
 async def test_a_token_alone_says_who_asks(engine: AsyncEngine, url: str) -> None:
@@ -193,7 +196,7 @@ def both(
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("PREBUILDS_TOKEN", "operator")
 
-    async def told(*words: str, http: bool) -> tuple[int, Any]:
+    async def run_words(*words: str, http: bool) -> tuple[int, Any]:
         if http:
             monkeypatch.delenv("PREBUILDS_DATABASE_URL", raising=False)
             monkeypatch.setenv("PREBUILDS_URL", f"{url}/")
@@ -204,7 +207,7 @@ def both(
         return code, json.loads(capsys.readouterr().out)
 
     async def compared(*words: str) -> tuple[int, Any]:
-        here, there = await told(*words, http=False), await told(*words, http=True)
+        here, there = await run_words(*words, http=False), await run_words(*words, http=True)
         for _, document in (here, there):
             document.pop("taken_at", None)
         return there if there == here else (-1, {"error": {"type": "different", "here": here, "there": there}})

@@ -50,8 +50,8 @@ async def test_each_replacement_is_a_line_of_the_claims_build(
         "vm.main is replaced because of image",
         "handed over",
     ]
-    [(_, told)] = await events(engine, "resources_replaced")
-    assert told == {"replacements": [DISK.model_dump(), VM.model_dump()]}
+    [(_, data)] = await events(engine, "resources_replaced")
+    assert data == {"replacements": [DISK.model_dump(), VM.model_dump()]}
     assert counted == [True]
 
 

@@ -49,8 +49,8 @@ async def test_a_host_notices_what_the_database_has_lost(engine: AsyncEngine, wi
     found = (await read_control(engine)).restore_found
     assert found is not None
     assert found.startswith("host h1: event ")
-    [(_, told)] = await events(engine, "restore_found")
-    assert told["what"] == found
+    [(_, data)] = await events(engine, "restore_found")
+    assert data["what"] == found
 
 
 async def test_a_host_keeps_what_proves_the_loss_until_it_is_answered(
@@ -99,13 +99,13 @@ async def test_the_newest_event_stays_whatever_its_age(engine: AsyncEngine, witn
 async def test_nothing_is_given_out_before_an_operator_has_answered(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=2)
     await make_ready(engine, preset, 2)
-    won = await claim(store, preset, claim_id="before", name="dev")
+    claimed = await claim(store, preset, claim_id="before", name="dev")
     await found_restored(engine)
     for on_empty in ("fail", "create", "wait"):
         with pytest.raises(DatabaseRestored, match="prebuilds restored"):
             await claim(store, preset, claim_id="after", on_empty=on_empty)
     again = await claim(store, preset, claim_id="before", name="dev")
-    assert again.result == won.result, "what was answered stays answered"
+    assert again.result == claimed.result, "what was answered stays answered"
 
 
 async def test_passes_write_nothing_and_pool_builds_are_not_begun(engine: AsyncEngine) -> None:
@@ -133,15 +133,15 @@ async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine
     await found_restored(engine)
     epoch = (await read_identity(engine)).epoch
 
-    asked = (await restored(engine, "ops", dry_run=True)).report
-    assert {p.workspace_id: p.decision for p in asked.prebuilds} == {replaced: "replaced", kept: "quarantined"}
-    assert asked.found == "host h1: event 7 was seen"
+    previewed = (await restored(engine, "ops", dry_run=True)).report
+    assert {p.workspace_id: p.decision for p in previewed.prebuilds} == {replaced: "replaced", kept: "quarantined"}
+    assert previewed.found == "host h1: event 7 was seen"
     assert (await read_identity(engine)).epoch == epoch, "a dry run changes nothing"
     with pytest.raises(DatabaseRestored):
         await claim(store, marked)
 
     done = await restored(engine, "ops", dry_run=False)
-    assert done.report.prebuilds == asked.prebuilds
+    assert done.report.prebuilds == previewed.prebuilds
     assert set(done.preset_ids) == {marked.id, unmarked.id}
     assert (await read_identity(engine)).epoch == done.report.epoch != epoch
     for preset in (marked, unmarked):

@@ -39,9 +39,9 @@ async def test_a_won_claim_has_its_answer_after_its_workspace_is_removed(
 ) -> None:
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 2)
-    won = await claim(store, preset, "first", name="dev", claim_parameters={})
-    assert won.result is not None
-    workspace_id = won.result.workspace_id
+    claimed = await claim(store, preset, "first", name="dev", claim_parameters={})
+    assert claimed.result is not None
+    workspace_id = claimed.result.workspace_id
     await run(engine, workspace_id)
     await release_workspace(engine, "alice/dev", "alice")
     await run(engine, workspace_id)
@@ -51,7 +51,7 @@ async def test_a_won_claim_has_its_answer_after_its_workspace_is_removed(
     assert await remove_old(engine, "workspaces") == {"workspaces": 1, "workspace_builds": 3}
     assert await count(engine, "workspaces", f"id = '{workspace_id}'") == 0
     again = await claim(store, preset, "first", name="dev")
-    assert again.result == won.result
+    assert again.result == claimed.result
     assert not again.decided_now
     assert not again.build_open
     assert (await read_claims(engine, ["first"]))["first"].same_as(before)

@@ -60,8 +60,8 @@ async def test_a_claim_whose_row_is_removed_meanwhile_is_recorded(engine: AsyncE
             text("CREATE TRIGGER take_away BEFORE INSERT ON claims FOR EACH ROW EXECUTE FUNCTION take_away()")
         )
     await make_ready(engine, preset, 1)
-    won = await claim(store, preset, "again", name="dev")
-    [workspace_id] = workspace_ids([won])
+    claimed = await claim(store, preset, "again", name="dev")
+    [workspace_id] = workspace_ids([claimed])
     assert (await one(engine, "SELECT workspace_id FROM claims WHERE id = 'again'")).workspace_id == workspace_id
 
 

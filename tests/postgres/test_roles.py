@@ -75,11 +75,11 @@ def init(
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", empty_database_url)
 
-    async def told(*words: str) -> tuple[int, dict[str, object]]:
+    async def run_words(*words: str) -> tuple[int, dict[str, object]]:
         code = await asyncio.to_thread(run, ("migrate", "--json", *words))
         return code, json.loads(capsys.readouterr().out)
 
-    return told
+    return run_words
 
 
 @pytest.fixture

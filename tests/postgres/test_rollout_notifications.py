@@ -16,7 +16,7 @@ from tests.postgres.pool_steps import make_ready
 from tests.postgres.rollout_steps import roll
 
 
-async def told(engine: AsyncEngine) -> list[tuple[str, str, dict[str, Any]]]:
+async def read_notifications(engine: AsyncEngine) -> list[tuple[str, str, dict[str, Any]]]:
     """Each notification: its kind, by which notifier, and its body."""
     async with engine.connect() as connection:
         found = await connection.execute(
@@ -34,7 +34,7 @@ async def test_outcomes_are_told(engine: AsyncEngine, caplog: pytest.LogCaptureF
     await undo_rollout(engine, "acme/python", "ops")
     await roll(engine)
     both = ("log", "webhook")
-    found = await told(engine)
+    found = await read_notifications(engine)
     assert [(kind, notifier, body["to"]) for kind, notifier, body in found] == [
         *(("rollout_failed", notifier, 2) for notifier in both),
         *(("rollout_superseded", notifier, 2) for notifier in both),
@@ -62,5 +62,5 @@ async def test_a_canary_that_failed_is_told_once_and_a_new_failure_again(engine:
         await version(engine, 2, 2)
         await roll(engine, bad_version=2, error_type="InvalidSource")
         await roll(engine)  # ends the way back
-    kinds = [(kind, notifier) for kind, notifier, _ in await told(engine) if notifier == "webhook"]
+    kinds = [(kind, notifier) for kind, notifier, _ in await read_notifications(engine) if notifier == "webhook"]
     assert kinds == [("canary_failed", "webhook")] * 2

@@ -63,7 +63,7 @@ def sent(preset: MadePreset, claim_id: str, name: str, **changes: Any) -> ClaimV
 async def test_300_at_once_over_four_pools_win_once_each(engine: AsyncEngine, database_url: str) -> None:
     pools = Pools(presets=4)
     await pools.fill(engine, ready=70)
-    asked = []
+    requests = []
     async with serving(engine, database_url) as server:
         await server.put("used", preset=pools.paths[0], owner=pools.organization, name="used")
         for n in range(300):
@@ -75,13 +75,13 @@ async def test_300_at_once_over_four_pools_win_once_each(engine: AsyncEngine, da
                     body["name"] = "used"
                 case 9:
                     claim_id = "used"
-            asked.append(server.put(claim_id, **body))
-        answers = await together(asked)
+            requests.append(server.put(claim_id, **body))
+        answers = await together(requests)
     codes = Counter((max(n % 10, 6), answer.status_code) for n, answer in enumerate(answers))
     assert codes == {(6, 201): 210, (7, 422): 30, (8, 409): 30, (9, 422): 30}
-    won = {answer.json()["workspace_id"] for answer in answers if answer.status_code == 201}
-    assert len(won) == 210
-    told = await one(
+    claimed_ids = {answer.json()["workspace_id"] for answer in answers if answer.status_code == 201}
+    assert len(claimed_ids) == 210
+    recorded = await one(
         engine,
         """
         SELECT count(*) FILTER (WHERE w.claimed_at IS NOT NULL) AS claimed,
@@ -94,8 +94,8 @@ async def test_300_at_once_over_four_pools_win_once_each(engine: AsyncEngine, da
           FROM workspaces w
         """,
     )
-    assert tuple(told)[:-1] == (211, 69, 211, 211, 211, 60)
-    assert told.statements < 100, "most have shared one"
+    assert tuple(recorded)[:-1] == (211, 69, 211, 211, 211, 60)
+    assert recorded.statements < 100, "most have shared one"
 
 
 async def test_a_shared_statement_leaves_what_it_does_not_simply_win(
@@ -233,15 +233,15 @@ async def test_two_processes_with_the_same_names_never_wait_in_a_circle(
         for n in range(ROUNDS):
             made = await make_ready(engine, preset, AT_ONCE - 5)
             names = [f"w{n}-{m}" for m in range(AT_ONCE)]
-            asked = [
+            claims = [
                 outcome(desks[d].ask(f"{d}-{name}", name=name))
                 for d in range(2)
                 for name in (names if d else reversed(names))
             ]
-            answers = await together(asked)
-            won = [answer for answer in answers if isinstance(answer, ClaimResult)]
-            assert {answer.workspace_id for answer in won} == set(made)
-            assert len({answer.name for answer in won}) == len(won) == len(made)
+            answers = await together(claims)
+            claimed = [answer for answer in answers if isinstance(answer, ClaimResult)]
+            assert {answer.workspace_id for answer in claimed} == set(made)
+            assert len({answer.name for answer in claimed}) == len(claimed) == len(made)
             refused = [answer for answer in answers if isinstance(answer, PrebuildsError)]
             assert all(isinstance(error, NameTaken | NoClaimablePrebuiltWorkspaces) for error in refused), refused
     deadlocks = await one(engine, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
@@ -258,7 +258,7 @@ async def test_two_processes_with_the_same_ids_give_equal_answers(
             made = await make_ready(engine, preset, AT_ONCE)
             ids = [f"c{n}-{m}" for m in range(AT_ONCE)]
             runs = {claim_id: new_run() for claim_id in ids}
-            asked = [desks[d].ask(i, name=i, run=runs[i]) for d in range(2) for i in (ids if d else reversed(ids))]
-            answers = await together(asked)
+            claims = [desks[d].ask(i, name=i, run=runs[i]) for d in range(2) for i in (ids if d else reversed(ids))]
+            answers = await together(claims)
             assert answers[:AT_ONCE] == answers[: AT_ONCE - 1 : -1], "each id has one answer"
             assert {a.workspace_id for a in answers if isinstance(a, ClaimResult)} == set(made)

@@ -219,8 +219,8 @@ async def test_a_claim_and_a_pass_never_both_win(engine: AsyncEngine, store: Cla
             else delete_prebuilds(engine, preset.id, number, [target], RULES)
         )
         claimed, written = await asyncio.gather(claim(store, preset, name=f"r{n}"), write)
-        won = claimed.result is not None
-        assert won + len(written.workspace_ids) == 1
+        has_claimed = claimed.result is not None
+        assert has_claimed + len(written.workspace_ids) == 1
         builds = await one(engine, "SELECT count(*) FROM workspace_builds WHERE workspace_id = :id", id=target)
         assert builds.count == 3
         await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE id = :id AND claimed_at IS NULL", id=target)

@@ -32,10 +32,10 @@ async def test_a_statement_behind_a_lock_ends_with_its_reason(
     async with engine.begin() as holder:
         await holder.execute(text("LOCK TABLE presets"))
         assert await asyncio.to_thread(run, ["presets", "list"]) == 3
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert "the database ended a statement (canceling statement due to statement timeout)" in said.err
-    assert "raise PREBUILDS_DATABASE_STATEMENT_TIMEOUT" in said.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.count("\n")) == ("", 1)
+    assert "the database ended a statement (canceling statement due to statement timeout)" in output.err
+    assert "raise PREBUILDS_DATABASE_STATEMENT_TIMEOUT" in output.err
 
 
 async def test_a_frozen_server_s_statement_ends_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,8 @@ async def test_the_secret_is_stored_nowhere(engine: AsyncEngine, tokens: TokenOp
         gate.check(await gate.authenticate(made.token), Action.PAUSE)
     await gate.drain()
     found = await one(engine, "SELECT string_agg(t::text, '') AS rows FROM (SELECT * FROM tokens) t")
-    told = await one(engine, "SELECT string_agg(e::text, '') AS rows FROM (SELECT * FROM events) e")
-    assert secret not in found.rows + told.rows + repr(made)
+    recorded = await one(engine, "SELECT string_agg(e::text, '') AS rows FROM (SELECT * FROM events) e")
+    assert secret not in found.rows + recorded.rows + repr(made)
 
 
 async def test_what_is_not_good_is_refused_alike_and_told_to_operators_apart(
@@ -114,8 +114,8 @@ async def test_what_is_not_good_is_refused_alike_and_told_to_operators_apart(
     tried: list[str | None] = [*[m.token for m in made.values()], new_token(uuid4()), wrong_secret, "x", "", None]
     assert len({await refused(gate, token) for token in tried}) == 1
     assert await why(engine) == ["revoked", "expired", "user_disabled", "unknown"], "one event for all unknown"
-    told = await one(engine, "SELECT array_agg(actor ORDER BY id) AS by FROM events WHERE kind = 'token_refused'")
-    assert told.by == ["token/revoked", "token/expired", "token/disabled", "unknown"]
+    recorded = await one(engine, "SELECT array_agg(actor ORDER BY id) AS by FROM events WHERE kind = 'token_refused'")
+    assert recorded.by == ["token/revoked", "token/expired", "token/disabled", "unknown"]
     states = {row.name: row.state for row in (await tokens.list(revoked=True)).rows}
     expected = {"revoked": "revoked", "expired": "expired", "disabled": "user_disabled", "good": "good"}
     assert states == expected
@@ -183,11 +183,11 @@ async def test_who_guesses_keeps_nobody_else_waiting(
     for _ in range(5):
         await refused(gate, new_token(uuid4()))
     assert len(gate._answers) == 1, "the good one is not forgotten"
-    reading, asked, go_on = access.find_token, 0, asyncio.Event()
+    reading, reads, go_on = access.find_token, 0, asyncio.Event()
 
     async def slow(engine: AsyncEngine, token_id: UUID) -> Any:
-        nonlocal asked
-        asked += 1
+        nonlocal reads
+        reads += 1
         if token_id != read_token(good).id:  # type: ignore[union-attr]
             await go_on.wait()
         return await reading(engine, token_id)
@@ -197,7 +197,7 @@ async def test_who_guesses_keeps_nobody_else_waiting(
     await asyncio.sleep(0)
     clock.now += access.CACHE_S
     await gate.authenticate(good)
-    assert asked == access.STRANGERS_READ_MAX + 1
+    assert reads == access.STRANGERS_READ_MAX + 1
     go_on.set()
     await asyncio.gather(*guesses)
 
@@ -239,9 +239,9 @@ async def test_a_loop_of_refusals_is_one_event_a_minute_for_each_action(
     with pytest.raises(Forbidden):
         gate.check(actor, Action.PAUSE)
     await gate.drain()
-    told = [data for _, data in await events(engine, "access_refused")]
-    assert {data.pop("token_id") for data in told} == {str(made.id)}
-    assert told == [
+    recorded = [data for _, data in await events(engine, "access_refused")]
+    assert {data.pop("token_id") for data in recorded} == {str(made.id)}
+    assert recorded == [
         {"action": "pause", "scope": "operate", "repeats": 0},
         {"action": "reconcile", "scope": "operate:acme", "repeats": 0},
         {"action": "pause", "scope": "operate", "repeats": 19},

@@ -91,7 +91,7 @@ async def test_a_database_that_goes_away_at_any_message_is_told_by_type(
     monkeypatch.setattr(deployment, "read_namespace", nothing)  # what Temporal would say is left out
     monkeypatch.setattr(deployment, "require_fit", lambda *_: Fit.BOUND)
     monkeypatch.setattr(embedded, "worker_on", lambda *_, **__: contextlib.nullcontext())
-    told: list[str] = []
+    lines: list[str] = []
     for after in range(MESSAGES_MAX):
         async with going_away(database_url, after) as url:
             monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)
@@ -99,12 +99,12 @@ async def test_a_database_that_goes_away_at_any_message_is_told_by_type(
                 async with asyncio.timeout(30):
                     await start(url)
             except StackUnreachable as error:
-                told.append(str(error))
+                lines.append(str(error))
             else:
                 break
     else:
         pytest.fail("it never starts")
     for place in ("cannot reach the database", "its version", "its schema was checked"):
-        assert any(place in one for one in told), told
-    assert start is start_command or any("its deployment was read" in one for one in told), told
-    assert start is start_command or any("claims' connections" in one for one in told), told
+        assert any(place in one for one in lines), lines
+    assert start is start_command or any("its deployment was read" in one for one in lines), lines
+    assert start is start_command or any("claims' connections" in one for one in lines), lines

@@ -124,18 +124,18 @@ class Pools:
         return GlobalSnapshot(taken_at=self.now, rules=RULES, passes=self.passes, presets=found)
 
     def one(self, key: Key) -> PresetSnapshot:
-        asked = self.generation(key)
+        subject = self.generation(key)
         others = [self.generation(other) for other in self.keys() if other[0] == key[0] and other != key]
         active = self.preset((key[0], self.active)).id
-        asked_for = active if self.rollout is not None else asked.preset.id
+        requested_id = active if self.rollout is not None else subject.preset.id
         return PresetSnapshot(
             taken_at=self.now,
             epoch=EPOCH,
             rules=RULES,
-            preset=asked.preset,
-            prebuilds=asked.prebuilds,
-            history=asked.history,
-            share=member_shares(self.whole()).get(asked_for),
+            preset=subject.preset,
+            prebuilds=subject.prebuilds,
+            history=subject.history,
+            share=member_shares(self.whole()).get(requested_id),
             others=others if self.rollout is not None or self.concurrent is not None else [],
             lately=self.lately(key[0]),
         )

@@ -66,13 +66,13 @@ def test_a_metric_or_label_that_is_not_exported_is_found() -> None:
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_says_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
-    told = rule["annotations"]
-    assert set(told) == {"summary", "description", "runbook_url"}
-    assert told["runbook_url"] == f"docs/runbooks.md#{rule['alert'].lower()}"
+    annotations = rule["annotations"]
+    assert set(annotations) == {"summary", "description", "runbook_url"}
+    assert annotations["runbook_url"] == f"docs/runbooks.md#{rule['alert'].lower()}"
     section = SECTIONS[rule["alert"]]
     assert all(f"**{part}**" in section for part in ("Means", "Look at", "Do"))
     kept = result_labels(rule["expr"]) or SCRAPED
-    assert set(re.findall(r"\$labels\.(\w+)", told["summary"] + told["description"])) <= kept
+    assert set(re.findall(r"\$labels\.(\w+)", annotations["summary"] + annotations["description"])) <= kept
 
 
 def test_every_runbook_belongs_to_an_alert() -> None:

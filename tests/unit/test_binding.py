@@ -55,12 +55,12 @@ def test_what_belongs_together(recorded: str | None, id_: str | None, marks: dic
         return
     with pytest.raises(StackUnreachable if fit is Fit.UNBOUND else WrongDeployment) as refused:
         require_fit(database(recorded), namespace)
-    said = str(refused.value)
-    assert "db:5432/ours" in said
-    assert "name-a at temporal:7233" in said
-    assert "`prebuilds init" in said.rpartition("; ")[2]
+    message = str(refused.value)
+    assert "db:5432/ours" in message
+    assert "name-a at temporal:7233" in message
+    assert "`prebuilds init" in message.rpartition("; ")[2]
     if THEIRS in marks and fit is not Fit.UNBOUND:
-        assert f"belongs to deployment {THEIRS} (database db/theirs)" in said
+        assert f"belongs to deployment {THEIRS} (database db/theirs)" in message
 
 
 @pytest.mark.parametrize(("marks", "right"), [(MINE, True), (BOTH, True), ({}, True), (OTHERS, False)])

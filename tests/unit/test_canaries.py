@@ -161,8 +161,8 @@ def test_a_bad_canary_is_refused_by_its_field(entry: str, field: str, wrong: str
 
 
 def test_a_canary_is_kept_with_the_rollout() -> None:
-    asked = "canary: {percent: 10, for: 30m, min_claims: 20, max_failure: 5%, slower_than: 2}"
-    stored = parse_template_file(template(asked)).organizations[0].templates[0].policy().rollout
+    written = "canary: {percent: 10, for: 30m, min_claims: 20, max_failure: 5%, slower_than: 2}"
+    stored = parse_template_file(template(written)).organizations[0].templates[0].policy().rollout
     policy = RolloutPolicy.of_json(stored)
     assert policy == RolloutPolicy(canary=POLICY)
     assert RolloutPolicy.of_json(policy.to_json()) == policy

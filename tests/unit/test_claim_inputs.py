@@ -21,10 +21,10 @@ SECRET = "hunter2-77aa"
 class Deaf(PrebuildsClient):
     """Takes a claim, and sends nothing."""
 
-    asked: ClaimRequest
+    request: ClaimRequest
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> Any:
-        self.asked = request
+        self.request = request
         raise ClaimTimedOut("deaf", {})
 
 
@@ -64,11 +64,11 @@ def test_claim_parameters_come_from_files_and_stdin(
     Path("f").write_bytes(file)
     typed(monkeypatch, stdin)
     assert run([*CLAIM, *options]) == 1
-    assert client.asked.claim_parameters == sent
+    assert client.request.claim_parameters == sent
 
 
 @pytest.mark.parametrize(
-    ("options", "file", "told"),
+    ("options", "file", "message"),
     [
         (["--claim-param", SECRET], b"", "--claim-param: number 1 must be written k=v"),
         (["--param", SECRET], b"", "--param: number 1 must be written k=v"),
@@ -95,10 +95,10 @@ def test_claim_parameters_come_from_files_and_stdin(
 )
 @pytest.mark.parametrize("as_json", [False, True])
 def test_no_refusal_repeats_a_value(
-    client: Deaf, capsys: pytest.CaptureFixture[str], options: list[str], file: bytes, told: str, as_json: bool
+    client: Deaf, capsys: pytest.CaptureFixture[str], options: list[str], file: bytes, message: str, as_json: bool
 ) -> None:
     Path("f").write_bytes(file)
     assert run([*CLAIM, *options, *(["--json"] if as_json else [])]) == 1
-    said = capsys.readouterr()
-    assert as_json or told in said.err, "in the words that were typed; JSON has the fields' names"
-    assert SECRET not in said.out + said.err
+    output = capsys.readouterr()
+    assert as_json or message in output.err, "in the words that were typed; JSON has the fields' names"
+    assert SECRET not in output.out + output.err

@@ -31,21 +31,21 @@ def prebuilds(
 
 
 def test_a_full_disk_is_named_and_no_lost_connection(tmp_path: Path) -> None:
-    told = as_typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    assert told is not None
-    assert (told.type, str(told)) == (
+    error = as_typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert error is not None
+    assert (error.type, str(error)) == (
         "DiskFull",
         "no space is left on this machine's disk; free some space there, then try again",
     )
-    told = as_typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path)))
-    assert told is not None
-    assert (told.type, str(tmp_path) in str(told)) == ("DiskFull", True)
-    told = as_typed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-    assert told is not None
-    assert "too many files open" in str(told)
-    told = as_typed(ConnectionResetError(errno.ECONNRESET, "reset"))
-    assert told is not None
-    assert told.type == "StackUnreachable"
+    error = as_typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path)))
+    assert error is not None
+    assert (error.type, str(tmp_path) in str(error)) == ("DiskFull", True)
+    error = as_typed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert error is not None
+    assert "too many files open" in str(error)
+    error = as_typed(ConnectionResetError(errno.ECONNRESET, "reset"))
+    assert error is not None
+    assert error.type == "StackUnreachable"
 
 
 PRINTS = """
@@ -96,9 +96,9 @@ def test_without_a_profile_that_can_be_read_temporal_is_out_of_reach(
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv(name, value.format(file=file))
     assert run(["claim", "--preset", "a/b/c", "--owner", "a", "--name", "n", "--json"]) == 3
-    said = capsys.readouterr()
-    error = json.loads(said.out)["error"]
-    assert (said.err, error["type"]) == ("", "StackUnreachable")
+    output = capsys.readouterr()
+    error = json.loads(output.out)["error"]
+    assert (output.err, error["type"]) == ("", "StackUnreachable")
     assert expected in error["message"]
     assert error["remedy"].startswith("correct ")
     assert "secret" not in error["message"]

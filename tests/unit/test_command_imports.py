@@ -38,8 +38,8 @@ def imported(words: tuple[str, ...], folder: Path, **variables: str) -> set[str]
         variables: More for its environment, where {port} is the server's.
     """
     program = "from prebuilds.cli import main; main()"
-    told = folder / "imports"
-    with socket.create_server(("127.0.0.1", 0)) as server, told.open("wb") as err:
+    imports = folder / "imports"
+    with socket.create_server(("127.0.0.1", 0)) as server, imports.open("wb") as err:
         port = server.getsockname()[1]
         env = os.environ | {
             "PREBUILDS_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{port}/none",
@@ -52,7 +52,7 @@ def imported(words: tuple[str, ...], folder: Path, **variables: str) -> set[str]
                 server.settimeout(60)
                 server.accept()[0].close()
                 process.kill()
-    return set(re.findall(r"^import time:[^|]*\|[^|]*\| *(\S+)$", told.read_text(), re.MULTILINE))
+    return set(re.findall(r"^import time:[^|]*\|[^|]*\| *(\S+)$", imports.read_text(), re.MULTILINE))
 
 
 def under(modules: set[str], forbidden: set[str]) -> set[str]:
@@ -92,8 +92,8 @@ print(all(model.__pydantic_complete__ for model in all_of(Payload)))
 
 
 def test_a_payloads_validator_is_built_when_it_is_used_and_by_a_worker_before() -> None:
-    said = subprocess.run([sys.executable, "-c", VALIDATORS], check=True, capture_output=True, text=True)
-    assert said.stdout.split() == ["True", "False", "True"]
+    result = subprocess.run([sys.executable, "-c", VALIDATORS], check=True, capture_output=True, text=True)
+    assert result.stdout.split() == ["True", "False", "True"]
 
 
 def test_nothing_is_collected_until_a_command_has_imported_what_it_needs() -> None:

@@ -18,9 +18,9 @@ VERSION = metadata.version("prebuilds")
 @pytest.mark.parametrize("words", [[], ["presets"], ["-h"], ["presets", "-h"], ["presets", "list", "-h"], ["--help"]])
 def test_help_is_no_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith("Usage: prebuilds ")
-    assert said.err == ""
+    output = capsys.readouterr()
+    assert output.out.startswith("Usage: prebuilds ")
+    assert output.err == ""
 
 
 def test_the_version_is_shown_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,23 +47,25 @@ def test_without_a_server_there_is_no_page(
 
 
 def test_it_runs_as_a_module() -> None:
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-P", "-m", "prebuilds", "--version"], capture_output=True, text=True, check=True
     )
-    assert said.stdout == f"prebuilds {VERSION}\n"
+    assert result.stdout == f"prebuilds {VERSION}\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--role", "claim"], "'claim' is not one of"),
         (["--role", "control", "--queue", "gpu"], "--queue is for --role provisioner or all"),
         (["--queue", "gpu-people"], "--queue gpu-people: must not end in -people"),
     ],
 )
-def test_a_worker_refuses_what_it_cannot_serve(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_refuses_what_it_cannot_serve(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["worker", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_type_checkers_of_services_read_our_annotations() -> None:

@@ -54,17 +54,17 @@ def test_a_wrong_field_is_named(source: dict[str, Any], field: str, says: str) -
 
 
 @pytest.mark.parametrize(
-    ("gpus", "asked"),
+    ("gpus", "expected"),
     [
         ("all", {"Count": -1, "DeviceIDs": None}),
         (2, {"Count": 2, "DeviceIDs": None}),
         ([0, "GPU-1a"], {"Count": 0, "DeviceIDs": ["0", "GPU-1a"]}),
     ],
 )
-def test_gpus_are_asked_for_as_the_engine_wants_it(gpus: Any, asked: dict[str, Any]) -> None:
+def test_gpus_are_asked_for_as_the_engine_wants_it(gpus: Any, expected: dict[str, Any]) -> None:
     spec = spec_of({"gpus": gpus})
     [request] = spec.config["HostConfig"]["DeviceRequests"]
-    assert request == asked | {"Driver": "", "Capabilities": [["gpu"]], "Options": {}}
+    assert request == expected | {"Driver": "", "Capabilities": [["gpu"]], "Options": {}}
     assert spec.needs_gpus
 
 

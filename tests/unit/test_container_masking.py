@@ -26,7 +26,7 @@ SOURCE = {
 }
 
 
-class Told:
+class ProgressLines:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -46,25 +46,25 @@ class Words:
 
     async def answer(self, request: web.Request) -> web.Response:
         path = request.path.partition("/v1.41")[2] or request.path
-        status, told = 200, {"Id": "1", "Volumes": []}
+        status, body = 200, {"Id": "1", "Volumes": []}
         name = path.removeprefix("/volumes/")
         if path == "/_ping":  # the only one that is asked without a version
             return web.Response(text="OK", headers={"Api-Version": "1.41"})
         if self.broken:
-            status, told = 500, {"message": f"lock of {SECRET} is taken"}
+            status, body = 500, {"message": f"lock of {SECRET} is taken"}
         elif path == "/volumes/create":
-            asked = await request.json()
-            told = self.volumes.setdefault(asked["Name"], asked)
+            volume = await request.json()
+            body = self.volumes.setdefault(volume["Name"], volume)
         elif name in self.volumes:
-            told = self.volumes[name]
+            body = self.volumes[name]
         elif path == "/images/create":
-            told = {"error": f"manifest for {request.query['fromImage']} not found"}
+            body = {"error": f"manifest for {request.query['fromImage']} not found"}
         elif path == "/containers/create":
             bind = (await request.json())["HostConfig"]["Mounts"][0]["Source"]
-            status, told = 400, {"message": f"invalid mount config: bind source path does not exist: {bind}"}
+            status, body = 400, {"message": f"invalid mount config: bind source path does not exist: {bind}"}
         elif path.startswith(("/containers/", "/volumes/")) or (path.startswith("/images/") and not self.has_image):
-            status, told = 404, {"message": "no such thing"}
-        return web.json_response(told, status=status)
+            status, body = 404, {"message": "no such thing"}
+        return web.json_response(body, status=status)
 
 
 @pytest.fixture
@@ -93,11 +93,11 @@ def build(**claim_parameters: str) -> Provision:
     )
 
 
-def said(error: BaseException | None) -> str:
+def text_of(error: BaseException | None) -> str:
     """All that is told of an error, its causes and its details with it."""
     if error is None:
         return ""
-    return f"{error} {getattr(error, 'details', '')} {said(error.__cause__)}"
+    return f"{error} {getattr(error, 'details', '')} {text_of(error.__cause__)}"
 
 
 @pytest.mark.parametrize("how", ["apply", "claim"])
@@ -106,11 +106,11 @@ async def test_an_engines_words_are_told_without_the_claims_values(
     engine: Words, tmp_path: Path, how: str, parameter: str, words: str
 ) -> None:
     engine.has_image = parameter == "folder"
-    told, driver = Told(), ContainerProvisioner(tmp_path, DEPLOYMENT)
+    progress, driver = ProgressLines(), ContainerProvisioner(tmp_path, DEPLOYMENT)
     effect = driver.apply if how == "apply" else driver.claim
     with pytest.raises(InvalidSource) as refused:
-        await effect(build(**{parameter: SECRET}), told)
-    everything = said(refused.value) + "\n".join(told.lines)
+        await effect(build(**{parameter: SECRET}), progress)
+    everything = text_of(refused.value) + "\n".join(progress.lines)
     assert words in everything
     assert MASK in everything
     assert SECRET not in everything
@@ -121,7 +121,7 @@ async def test_a_plan_hides_them_too(engine: Words, tmp_path: Path) -> None:
     engine.broken = True
     with pytest.raises(ProvisionFailed, match=f"lock of \\{MASK[:-1]}\\) is taken") as failed:
         await ContainerProvisioner(tmp_path, DEPLOYMENT).plan(build(token=SECRET))
-    assert SECRET not in said(failed.value)
+    assert SECRET not in text_of(failed.value)
 
 
 async def test_without_a_claims_values_the_cause_is_kept(engine: Words, tmp_path: Path) -> None:

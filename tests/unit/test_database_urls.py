@@ -131,7 +131,7 @@ FORMS = [
 RAW_FORMS = [*FORMS, "mysql://u:{}@" + NOWHERE + "/db", "postgresql:u:{}@h/db", "host=h password={}", "u:{}@h/db", "{}"]
 
 
-async def _told(url: str) -> str:
+async def _failure_of(url: str) -> str:
     try:
         await check_reachable(url)
     except StackUnreachable as error:
@@ -143,16 +143,16 @@ async def _told(url: str) -> str:
 @given(password=PASSWORDS)
 @example(password="call")
 async def test_a_failure_is_told_alike_whatever_the_password(form: str, password: str) -> None:
-    told = await _told(form.format(quote(password, safe="")))
-    assert told == await _told(form.format("x"))
+    message = await _failure_of(form.format(quote(password, safe="")))
+    assert message == await _failure_of(form.format("x"))
 
 
 @pytest.mark.parametrize("form", RAW_FORMS)
 @given(password=PASSWORDS)
 async def test_no_password_as_it_is_survives(form: str, password: str) -> None:
     marked = f"Zq{password}qZ"  # else it may be a word of the message by chance
-    told = await _told(form.format(marked))
-    assert marked not in told
+    message = await _failure_of(form.format(marked))
+    assert marked not in message
     assert hide_password(form.format(marked)).find(marked) == -1
 
 

@@ -166,8 +166,8 @@ def test_the_figures_of_a_pool() -> None:
 
     def check(preset: dict[str, Any], **figures: int) -> None:
         state = asdict(state_of(snapshot(*pool, expire_after=50 * HOUR, **preset)))
-        told = {"actual": 4, "expired": 1, "starting": 2, "stopping": 1, "deleting": 1} | figures
-        assert {name: state[name] for name in told} == told
+        expected = {"actual": 4, "expired": 1, "starting": 2, "stopping": 1, "deleting": 1} | figures
+        assert {name: state[name] for name in expected} == expected
 
     check({"base_instances": 6}, desired=6, target=6, eligible=1, extraneous=0, missing=2)
     check({"base_instances": 4}, desired=4, target=4, eligible=1, extraneous=0, missing=0)

@@ -18,7 +18,7 @@ from prebuilds.doctor.steps import STEPS
 from prebuilds.planning.health import clock_gap_s
 from prebuilds.temporal.queues import QUERIES_AT_ONCE, Kind, Version, idle_versions, queues_without_pollers
 
-ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
+POLLED_AT = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
     [(-5.0, -5.0), (-0.1, -0.1), (0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (1.5, 0.5), (61.0, 60.0)],
 )
 def test_a_clock_is_wrong_only_by_what_the_question_does_not_explain(theirs_s: float, gap: float) -> None:
-    theirs = ASKED + timedelta(seconds=theirs_s)
-    assert clock_gap_s(ASKED, theirs, ASKED + timedelta(seconds=1)) == gap
+    theirs = POLLED_AT + timedelta(seconds=theirs_s)
+    assert clock_gap_s(POLLED_AT, theirs, POLLED_AT + timedelta(seconds=1)) == gap
 
 
 class Server:
@@ -36,15 +36,15 @@ class Server:
     def __init__(self, **polled_s: float) -> None:
         self.polled_s = polled_s
         self.answer: DescribeTaskQueueResponse | None = None
-        self.asking = self.asked_at_once = 0
+        self.queries = self.queries_at_once = 0
         self.namespace = "default"
         self.workflow_service = SimpleNamespace(describe_task_queue=self.describe_task_queue)
 
     async def describe_task_queue(self, request: DescribeTaskQueueRequest) -> DescribeTaskQueueResponse:
-        self.asking += 1
-        self.asked_at_once = max(self.asked_at_once, self.asking)
+        self.queries += 1
+        self.queries_at_once = max(self.queries_at_once, self.queries)
         await asyncio.sleep(0)
-        self.asking -= 1
+        self.queries -= 1
         answer = self.answer or DescribeTaskQueueResponse()
         if (age_s := self.polled_s.get(request.task_queue.name)) is not None:
             poller = PollerInfo()
@@ -112,7 +112,7 @@ async def test_many_queues_are_asked_a_few_at_a_time() -> None:
     server = Server()
     queues = {f"queue-{n}" for n in range(50)}
     assert await queues_without_pollers(server.as_client(), queues) == queues
-    assert server.asked_at_once == QUERIES_AT_ONCE
+    assert server.queries_at_once == QUERIES_AT_ONCE
 
 
 def test_every_step_waits_for_steps_that_exist_and_never_in_a_circle() -> None:

@@ -119,7 +119,7 @@ def test_a_preset_gets_what_it_lists_of_a_drills_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "told"),
+    ("changes", "field", "message"),
     [
         ({"schedule": "* *"}, "schedule", "must have five fields; write five fields that come about"),
         ({"schedule": "0 25 * * *"}, "schedule", "is no cron expression"),
@@ -138,13 +138,13 @@ def test_a_preset_gets_what_it_lists_of_a_drills_parameters() -> None:
         ({"every": "1d"}, "every", "unknown key"),
     ],
 )
-def test_a_wrong_drill_is_refused_by_its_field(changes: dict[str, Any], field: str, told: str) -> None:
+def test_a_wrong_drill_is_refused_by_its_field(changes: dict[str, Any], field: str, message: str) -> None:
     from pydantic import ValidationError
 
     with pytest.raises(ValidationError) as refused:
         DrillEntry.model_validate({"schedule": "0 3 * * *"} | changes)
     messages = field_messages(refused.value)
-    assert told in messages[field], messages
+    assert message in messages[field], messages
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def _messages(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_no_message_says_what_to_do_since_the_remedy_does() -> None:
-    found = [(path.name, line, said) for path in SOURCES for line, said in _messages(path)]
+    found = [(path.name, line, message) for path in SOURCES for line, message in _messages(path)]
     assert len(found) > 150, "else nothing was looked at"
     assert [place for place in found if ADVICE.search(place[2])] == []
 

@@ -38,5 +38,5 @@ WHOLE = History(EPOCH, [EARLIER], newest=120, seen_at=AT, now=AT + timedelta(hou
     ],
 )
 def test_a_loss_is_proved_by_what_is_missing(seen: SeenEvent, history: History, lost: str | None) -> None:
-    told = lost_history(seen, history)
-    assert (told is None) if lost is None else (told is not None and lost in told)
+    finding = lost_history(seen, history)
+    assert (finding is None) if lost is None else (finding is not None and lost in finding)

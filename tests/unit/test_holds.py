@@ -214,20 +214,20 @@ def test_the_first_of_several_holds_is_told() -> None:
     valid = replace(worst, invalid_at=None)
     backoff = history_of(failed(SECOND))
 
-    def told(
+    def held_by(
         history: CreationHistory, *, paused: bool = False, pending_max: int | None = 0, at_once: int | None = 1
     ) -> str | None:
         pool = snapshot(history=history, paused=paused, max_concurrent=at_once)
         return plan_preset(replace(pool, share=MemberShare(most=2, room=2)), 1, pending_max).held
 
     assert list(Hold) == [
-        told(worst, paused=True),
-        told(worst),
-        told(valid),
-        told(backoff),
-        told(CreationHistory()),
-        told(CreationHistory(), pending_max=None),
-        told(CreationHistory(), pending_max=None, at_once=None),
+        held_by(worst, paused=True),
+        held_by(worst),
+        held_by(valid),
+        held_by(backoff),
+        held_by(CreationHistory()),
+        held_by(CreationHistory(), pending_max=None),
+        held_by(CreationHistory(), pending_max=None, at_once=None),
     ]
 
 

@@ -82,11 +82,11 @@ def checked(*words: str, port: int) -> tuple[int, str]:
 
 def test_the_healthcheck_passes_only_when_the_process_says_that_it_is_well(port: int) -> None:
     assert checked(port=port) == (0, "")
-    code, said = checked(f"http://127.0.0.1:{port}/readyz", port=port)
-    assert (code, said) == (1, f"http://127.0.0.1:{port}/readyz: 503 draining\n")
+    code, output = checked(f"http://127.0.0.1:{port}/readyz", port=port)
+    assert (code, output) == (1, f"http://127.0.0.1:{port}/readyz: 503 draining\n")
 
 
 def test_the_healthcheck_of_a_process_that_is_gone_says_so_in_one_line() -> None:
-    code, said = checked(port=1)
-    assert (code, said.count("\n")) == (1, 1)
-    assert said.startswith("http://127.0.0.1:1/healthz: ")
+    code, output = checked(port=1)
+    assert (code, output.count("\n")) == (1, 1)
+    assert output.startswith("http://127.0.0.1:1/healthz: ")

@@ -20,13 +20,13 @@ HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 TICK = timedelta(microseconds=1)
 
 
-def lease(length: timedelta, *, left: timedelta, told: timedelta | None = None) -> Lease:
-    """A lease of which *left* is left now, and whose end was told this long ago."""
-    return Lease(length, NOW + left, None if told is None else NOW - told)
+def lease(length: timedelta, *, left: timedelta, announced: timedelta | None = None) -> Lease:
+    """A lease of which *left* is left now, and whose end was announced this long ago."""
+    return Lease(length, NOW + left, None if announced is None else NOW - announced)
 
 
 TABLE: list[tuple[str, Lease | None, timedelta | None, timedelta | None]] = [
-    # a lease; then when its end is told, and when the workspace is released, from now
+    # a lease; then when its end is announced, and when the workspace is released, from now
     ("no lease", None, None, None),
     ("suspended", Lease(HOUR, None), None, None),
     ("told when a quarter is left", lease(HOUR, left=HOUR), 45 * MINUTE, None),
@@ -34,14 +34,19 @@ TABLE: list[tuple[str, Lease | None, timedelta | None, timedelta | None]] = [
     ("but at most a day before", lease(LEASE_MAX, left=LEASE_MAX), LEASE_MAX - NOTICE_MAX, None),
     ("due to be told", lease(HOUR, left=MINUTE), -14 * MINUTE, None),
     ("over and never told", lease(HOUR, left=-HOUR), -75 * MINUTE, None),
-    ("told in time", lease(HOUR, left=15 * MINUTE, told=timedelta()), None, 15 * MINUTE),
-    ("told at the last moment", lease(HOUR, left=MINUTE, told=timedelta()), None, 5 * MINUTE),
-    ("told when it was over", lease(HOUR, left=-HOUR, told=timedelta()), None, 5 * MINUTE),
-    ("a short one told when it was over", lease(LEASE_MIN, left=-HOUR, told=timedelta()), None, timedelta(seconds=7.5)),
-    ("over just now", lease(HOUR, left=timedelta(), told=15 * MINUTE), None, timedelta()),
-    ("over, and the relay is late", lease(HOUR, left=-LATE, told=20 * MINUTE), None, -LATE),
-    ("over, and the relay was away", lease(HOUR, left=-LATE - TICK, told=20 * MINUTE), timedelta(), None),
-    ("away once more", lease(HOUR, left=-HOUR, told=5 * MINUTE + LATE + TICK), timedelta(), None),
+    ("told in time", lease(HOUR, left=15 * MINUTE, announced=timedelta()), None, 15 * MINUTE),
+    ("told at the last moment", lease(HOUR, left=MINUTE, announced=timedelta()), None, 5 * MINUTE),
+    ("told when it was over", lease(HOUR, left=-HOUR, announced=timedelta()), None, 5 * MINUTE),
+    (
+        "a short one told when it was over",
+        lease(LEASE_MIN, left=-HOUR, announced=timedelta()),
+        None,
+        timedelta(seconds=7.5),
+    ),
+    ("over just now", lease(HOUR, left=timedelta(), announced=15 * MINUTE), None, timedelta()),
+    ("over, and the relay is late", lease(HOUR, left=-LATE, announced=20 * MINUTE), None, -LATE),
+    ("over, and the relay was away", lease(HOUR, left=-LATE - TICK, announced=20 * MINUTE), timedelta(), None),
+    ("away once more", lease(HOUR, left=-HOUR, announced=5 * MINUTE + LATE + TICK), timedelta(), None),
 ]
 
 
@@ -53,7 +58,7 @@ def test_what_follows_from_a_lease(
     assert find_lease_outlook(of, NOW) == expected, what
 
 
-OVER = lease(HOUR, left=timedelta(), told=15 * MINUTE)
+OVER = lease(HOUR, left=timedelta(), announced=15 * MINUTE)
 TO_TELL = lease(HOUR, left=15 * MINUTE)
 RELEASED = NextAction(NOW, DELETE, reason="lease")
 
@@ -93,7 +98,7 @@ LIVES: list[tuple[str, Life, NextAction | None]] = [
     ("nobody has claimed it", life(claimed=False, lease=OVER), None),
     (
         "its ttl ends before a lease that is not over",
-        life(lease=lease(HOUR, left=MINUTE, told=14 * MINUTE), ttl=HOUR, last_used_at=NOW - HOUR),
+        life(lease=lease(HOUR, left=MINUTE, announced=14 * MINUTE), ttl=HOUR, last_used_at=NOW - HOUR),
         NextAction(NOW, STOP, reason="ttl"),
     ),
 ]
@@ -131,8 +136,8 @@ def test_nobody_is_released_unannounced_or_early(
         assert (outlook.tell_at is None) != (outlook.release_at is None)
         if outlook.tell_at is not None and outlook.tell_at <= now:
             current = Lease(length, current.until, now)
-            told = find_lease_outlook(current, now)
-            announced = told.release_at
+            renewed_outlook = find_lease_outlook(current, now)
+            announced = renewed_outlook.release_at
             assert announced is not None
             least = min(length / 8, 5 * MINUTE) - TICK  # which is rounded
             assert announced >= now + least, "told, and time to renew"

@@ -214,13 +214,13 @@ def test_an_unreadable_schedule_is_told_once_and_hurts_nothing() -> None:
         else:
             assert (outlook.next_start_at, outlook.unreadable) == (None, True)
             assert outlook.action == find_outlook(of, NOW).action
-        told = Life(of.latest, last_used_at=of.last_used_at, ttl=of.ttl, autostart_schedule=bad)
-        assert find_outlook(told, NOW).unreadable is False
+        unscheduled = Life(of.latest, last_used_at=of.last_used_at, ttl=of.ttl, autostart_schedule=bad)
+        assert find_outlook(unscheduled, NOW).unreadable is False
     assert next_start_after_request(life(STOP, autostart_schedule=bad, next_start_at=TODAY), START, NOW) is None
 
 
 @pytest.mark.parametrize(
-    ("known", "now", "asked", "stored"),
+    ("known", "now", "transition", "stored"),
     [
         (TODAY, TODAY - TICK, STOP, TODAY),
         (TODAY, TODAY, STOP, TOMORROW),
@@ -231,11 +231,11 @@ def test_an_unreadable_schedule_is_told_once_and_hurts_nothing() -> None:
     ],
 )
 def test_whatever_is_asked_for_uses_up_the_moments_before_it(
-    known: datetime | None, now: datetime, asked: Transition, stored: datetime | None
+    known: datetime | None, now: datetime, transition: Transition, stored: datetime | None
 ) -> None:
     of = life(STOP, autostart_schedule=NOON, next_start_at=known)
-    assert next_start_after_request(of, asked, now) == stored
-    assert next_start_after_request(life(STOP, next_start_at=known), asked, now) is None
+    assert next_start_after_request(of, transition, now) == stored
+    assert next_start_after_request(life(STOP, next_start_at=known), transition, now) is None
 
 
 # --- Of every life ---

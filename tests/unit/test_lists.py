@@ -53,9 +53,9 @@ async def test_every_row_is_printed_before_more_is_read(source: Source, capsys: 
 
 async def test_a_part_says_how_to_go_on(source: Source, capsys: pytest.CaptureFixture[str]) -> None:
     await show(source, all_=False, after="1")
-    said = capsys.readouterr()
-    assert [line.split()[0] for line in said.out.splitlines()] == ["NUMBER", "2", "30"]
-    assert "--after 3 goes on" in said.err
+    output = capsys.readouterr()
+    assert [line.split()[0] for line in output.out.splitlines()] == ["NUMBER", "2", "30"]
+    assert "--after 3 goes on" in output.err
 
 
 async def test_json_of_every_row_is_one_document(

@@ -158,8 +158,8 @@ def test_a_second_worker_on_a_state_folder_is_refused_until_the_first_is_gone(tm
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == b"held\n"
-        told = f"process {first.pid} on .*PREBUILDS_STATE_DIR"
-        with pytest.raises(StateFolderInUse, match=told) as refused, only_worker(tmp_path):
+        message = f"process {first.pid} on .*PREBUILDS_STATE_DIR"
+        with pytest.raises(StateFolderInUse, match=message) as refused, only_worker(tmp_path):
             raise AssertionError("two hold it")
         assert refused.value.details["pid"] == first.pid
         first.send_signal(signal.SIGKILL)

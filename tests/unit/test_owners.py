@@ -84,8 +84,10 @@ def test_a_name_as_identity_providers_give_it_is_taken_as_it_is(name: str) -> No
 
 @pytest.mark.parametrize("name", BAD.values(), ids=BAD.keys())
 def test_a_name_that_could_mislead_or_lead_elsewhere_is_refused(name: str) -> None:
-    told = f"must be 1 to {OWNER_LENGTH_MAX} visible characters|must not have control characters|half a surrogate pair"
-    with pytest.raises(ValueError, match=told):
+    message = (
+        f"must be 1 to {OWNER_LENGTH_MAX} visible characters|must not have control characters|half a surrogate pair"
+    )
+    with pytest.raises(ValueError, match=message):
         check_owner_name(name)
 
 

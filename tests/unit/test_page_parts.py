@@ -29,9 +29,9 @@ ROOT = Path(__file__).parents[2]
 def test_each_hold_has_its_words() -> None:
     assert HOLDS.keys() == set(Hold)
     reference, architecture = ((ROOT / "docs" / name).read_text() for name in ("reference.md", "architecture.md"))
-    [told] = [line for line in reference.splitlines() if line.startswith("| `held`") and "`paused`" in line]
+    [row] = [line for line in reference.splitlines() if line.startswith("| `held`") and "`paused`" in line]
     for hold in Hold:
-        assert f"`{hold}`" in told
+        assert f"`{hold}`" in row
         assert f"| `{hold}` |" in architecture
 
 

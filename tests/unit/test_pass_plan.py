@@ -196,8 +196,8 @@ def test_notes_say_what_is_withheld_now(
 def test_a_hold_and_an_unreadable_schedule_are_two_notes() -> None:
     found = [pool(1, history=BACKOFF, **UNREADABLE), pool(2), pool(3, **UNREADABLE)]
     notes = plan_pass(whole(*found)).notes()
-    told = [(note.preset_id.int, note.kind) for note in notes]
-    assert told == [(1, "creation_held"), (1, "schedule_unreadable"), (3, "schedule_unreadable")]
+    kinds = [(note.preset_id.int, note.kind) for note in notes]
+    assert kinds == [(1, "creation_held"), (1, "schedule_unreadable"), (3, "schedule_unreadable")]
 
 
 def test_a_hold_is_told_alike_by_a_pass_and_by_a_preset() -> None:

@@ -64,7 +64,7 @@ def test_what_nobody_caught_is_printed_escaped(
     monkeypatch.setattr("prebuilds.cli.run", fail)
     monkeypatch.setattr("os._exit", ends.append)
     main()
-    told = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert ends == [1]
-    assert told[-2:] == ["    RuntimeError: a\\x1b[2J", "    error: Forged: postgresql://u:***@db/x"]
-    assert all(line.startswith("    ") for line in told)
+    assert lines[-2:] == ["    RuntimeError: a\\x1b[2J", "    error: Forged: postgresql://u:***@db/x"]
+    assert all(line.startswith("    ") for line in lines)

@@ -20,7 +20,7 @@ class Healthy(BaseHTTPRequestHandler):
     """A Prebuilds server as far as `open_transport` asks, and a proxy before any other."""
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.server.paths.append(self.path)  # type: ignore[attr-defined]
         body = b'{"status": "ok"}'
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -34,7 +34,7 @@ class Healthy(BaseHTTPRequestHandler):
 class Listening:
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.place = f"127.0.0.1:{server.server_address[1]}"
-        self.asked: list[str] = server.asked  # type: ignore[attr-defined]
+        self.paths: list[str] = server.paths  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
-        server.asked = []  # type: ignore[attr-defined]
+        server.paths = []  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield Listening(server)
@@ -59,7 +59,7 @@ async def test_a_server_that_no_proxy_lists_is_asked_itself(
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setenv("NO_PROXY", listed.format(port=server.place.rpartition(":")[2]))
     await (await open_transport(f"http://{server.place}")).close()
-    assert server.asked == ["/healthz"]
+    assert server.paths == ["/healthz"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_any_other_is_asked_through_the_proxy(
     monkeypatch.setenv(variable, f"{scheme}{server.place}")
     monkeypatch.setenv("NO_PROXY", "fd00::/8,10.0.0.0/8")
     await (await open_transport("http://prebuilds.example")).close()
-    assert server.asked == ["http://prebuilds.example/healthz"]
+    assert server.paths == ["http://prebuilds.example/healthz"]
 
 
 async def test_a_proxy_that_is_away_or_none_is_told_by_its_variable(
@@ -86,4 +86,4 @@ async def test_a_proxy_that_is_away_or_none_is_told_by_its_variable(
             await open_transport(f"http://{server.place}")
         assert list(refused.value.details) == ["ALL_PROXY"]
         assert "hunter22" not in str(refused.value)
-    assert server.asked == []
+    assert server.paths == []

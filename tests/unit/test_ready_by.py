@@ -105,16 +105,16 @@ def test_what_is_told_of_the_week_is_what_will_be_desired(
 ) -> None:
     preset = ready_by(head, windows=tuple(windows), timezone=zone)
     at = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("UTC")) + minute * MINUTE
-    told = spans(preset, at, timedelta(hours=30))
-    for span in told:
+    listed = spans(preset, at, timedelta(hours=30))
+    for span in listed:
         for inside in (span.begins_at, span.begins_at + MINUTE / 2, span.ends_at - MINUTE / 2):
             assert desired_at(preset, inside).instances == span.instances
     change = next_change(preset, at)
-    if len(told) > 1:
+    if len(listed) > 1:
         assert change is not None
-        assert (change.begins_at, change.instances) == (told[1].begins_at, told[1].instances)
+        assert (change.begins_at, change.instances) == (listed[1].begins_at, listed[1].instances)
     else:
-        assert change is None or change.begins_at >= told[0].ends_at
+        assert change is None or change.begins_at >= listed[0].ends_at
 
 
 @given(WINDOWS, st.integers(0, 1440), st.integers(0, 200), st.lists(st.integers(0, 30), max_size=200))

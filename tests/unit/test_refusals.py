@@ -70,7 +70,7 @@ class Deaf(PrebuildsClient):
     """Takes a claim, and sends nothing."""
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> Any:
-        self.asked = request
+        self.request = request
         raise ClaimTimedOut("late", {"claim_id": claim_id}, remedy="create one", inputs={"on_timeout": "create"})
 
 
@@ -82,14 +82,14 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Deaf:
     return deaf
 
 
-@pytest.mark.parametrize(("typed", "told", "field"), UNSENT, ids=[ascii(" ".join(case[0])) for case in UNSENT])
+@pytest.mark.parametrize(("typed", "message", "field"), UNSENT, ids=[ascii(" ".join(case[0])) for case in UNSENT])
 def test_a_bad_claim_is_refused_by_option_before_it_is_sent(
-    client: Deaf, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], told: str, field: str
+    client: Deaf, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], message: str, field: str
 ) -> None:
     assert run([*CLAIM, *typed]) == 1
-    said = capsys.readouterr()
-    assert (said.out, said.err.startswith("error: InvalidInput: ")) == ("", True)
-    assert told in said.err
+    output = capsys.readouterr()
+    assert (output.out, output.err.startswith("error: InvalidInput: ")) == ("", True)
+    assert message in output.err
     assert run(["--json", *CLAIM, *typed]) == 1
     error = json.loads(capsys.readouterr().out)["error"]
     assert list(error["details"]) == [field]
@@ -108,12 +108,12 @@ def test_one_that_waits_says_for_how_long(
     client: Deaf, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], seconds: float, on_timeout: str
 ) -> None:
     assert run([*CLAIM, "--on-empty", "wait", *typed]) == 1
-    assert (client.asked.wait_timeout_seconds, client.asked.on_timeout) == (seconds, on_timeout)
+    assert (client.request.wait_timeout_seconds, client.request.on_timeout) == (seconds, on_timeout)
     assert capsys.readouterr().err == "error: ClaimTimedOut: late; create one (--on-timeout create)\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "told"),
+    ("words", "error", "message"),
     [
         (CLAIM, InvalidInput.field("autostart_schedule", "no"), "--autostart: no"),
         (CLAIM, InvalidInput.field("next_start_at", "no", "give one", inputs={"autostart_schedule": ""}),
@@ -140,9 +140,9 @@ def test_one_that_waits_says_for_how_long(
     ],
 )  # fmt: skip
 def test_a_field_is_told_by_its_option_where_the_command_has_one(
-    words: tuple[str, ...], error: PrebuildsError, told: str
+    words: tuple[str, ...], error: PrebuildsError, message: str
 ) -> None:
-    assert in_options(words, error) == told
+    assert in_options(words, error) == message
 
 
 async def test_a_refusal_has_no_stack_and_a_failure_has_one() -> None:

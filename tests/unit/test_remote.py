@@ -43,7 +43,7 @@ from tests.template_files import CONTRACT
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "pbt_secret"
-WON = {
+CLAIMED = {
     "claim_id": "c1",
     "workspace_id": str(uuid4()),
     "name": "dev",
@@ -65,10 +65,10 @@ class Network(httpx.AsyncBaseTransport):
 
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
-        self.asked: list[httpx.Request] = []
+        self.requests: list[httpx.Request] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(request)
+        self.requests.append(request)
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if isinstance(step, Exception):
             raise step
@@ -76,7 +76,7 @@ class Network(httpx.AsyncBaseTransport):
 
     @property
     def lines(self) -> list[str]:
-        return [f"{request.method} {request.url.raw_path.decode()}" for request in self.asked]
+        return [f"{request.method} {request.url.raw_path.decode()}" for request in self.requests]
 
 
 def asking(network: Network) -> Transport:
@@ -105,7 +105,7 @@ async def test_what_is_lost_is_asked_again_under_the_same_claim_id() -> None:
         away,
         problem(StoreUnavailable("the database does not answer")),
         problem(RateLimited("too many", {"limit": 1, "retry_after_seconds": 0})),
-        httpx.Response(201, json=WON | {"of_a_newer_release": 1}),
+        httpx.Response(201, json=CLAIMED | {"of_a_newer_release": 1}),
     )
     # Both problems ask for a second; the test does not wait for it.
     for step in network.steps:
@@ -113,11 +113,11 @@ async def test_what_is_lost_is_asked_again_under_the_same_claim_id() -> None:
             step.headers.pop("Retry-After", None)
             if step.status_code == 503:
                 step.headers["Retry-After"] = "0"
-    won = await RemoteClaims(asking(network)).claim_request(REQUEST, "a/b")
-    assert str(won.workspace_id) == WON["workspace_id"]
+    claimed = await RemoteClaims(asking(network)).claim_request(REQUEST, "a/b")
+    assert str(claimed.workspace_id) == CLAIMED["workspace_id"]
     assert network.lines == ["PUT /prebuilds/v1/claims/a%2Fb"] * 6
-    assert {request.headers["Authorization"] for request in network.asked} == {f"Bearer {TOKEN}"}
-    assert json.loads(network.asked[0].content) == {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
+    assert {request.headers["Authorization"] for request in network.requests} == {f"Bearer {TOKEN}"}
+    assert json.loads(network.requests[0].content) == {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_an_answer_is_the_error_of_the_server_and_is_not_asked_for_again(e
         await RemoteClaims(asking(network)).claim_request(REQUEST, "c1")
     got = refused.value
     assert (got.message, got.details, got.remedy, str(got)) == (error.message, error.details, error.remedy, str(error))
-    assert (got.inputs, len(network.asked)) == (error.inputs, 1)
+    assert (got.inputs, len(network.requests)) == (error.inputs, 1)
 
 
 async def test_a_miss_says_when_to_come_back() -> None:
@@ -167,7 +167,7 @@ async def test_what_is_no_answer_of_ours_is_said_plainly(
     network = Network(answer)
     with pytest.raises(kind, match=says):
         await asking(network).ask(routes.RECONCILE, Reconciled)
-    assert len(network.asked) == 1, "it is neither followed nor asked again"
+    assert len(network.requests) == 1, "it is neither followed nor asked again"
 
 
 async def test_without_a_token_the_refusal_says_how_to_give_one() -> None:
@@ -181,7 +181,7 @@ async def test_an_act_that_must_not_be_done_twice_is_sent_again_only_if_it_was_n
     network = Network(httpx.ConnectError("refused"), httpx.ReadError("lost"))
     with pytest.raises(StackUnreachable):
         await asking(network).send(routes.CREATE_TOKEN, {"name": "ci"})
-    assert len(network.asked) == 2
+    assert len(network.requests) == 2
 
 
 async def test_a_caller_who_leaves_gives_up_what_the_claim_has_won_meanwhile() -> None:
@@ -190,14 +190,14 @@ async def test_a_caller_who_leaves_gives_up_what_the_claim_has_won_meanwhile() -
     class Slow(Network):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             if request.method == "PUT":
-                self.asked.append(request)
+                self.requests.append(request)
                 arrived.set()
                 await answered.wait()
-                return httpx.Response(201, json=WON)
+                return httpx.Response(201, json=CLAIMED)
             return await super().handle_async_request(request)
 
-    claimed = httpx.Response(200, json={"claim_id": "c1", "state": "claimed", "claim": WON})
-    released = httpx.Response(200, json={"workspace_id": WON["workspace_id"], "build_id": WON["build_id"]})
+    claimed = httpx.Response(200, json={"claim_id": "c1", "state": "claimed", "claim": CLAIMED})
+    released = httpx.Response(200, json={"workspace_id": CLAIMED["workspace_id"], "build_id": CLAIMED["build_id"]})
     network = Slow(claimed, released)
     claiming = asyncio.create_task(RemoteClaims(asking(network)).claim_request(REQUEST, "c1", abandon=True))
     await arrived.wait()
@@ -210,7 +210,7 @@ async def test_a_caller_who_leaves_gives_up_what_the_claim_has_won_meanwhile() -
     assert network.lines == [
         "PUT /prebuilds/v1/claims/c1",
         "DELETE /prebuilds/v1/claims/c1",
-        f"DELETE /prebuilds/v1/workspaces/{WON['workspace_id']}",
+        f"DELETE /prebuilds/v1/workspaces/{CLAIMED['workspace_id']}",
     ]
 
 
@@ -229,13 +229,13 @@ async def test_a_waiting_claim_is_watched_until_it_has_its_answer() -> None:
         httpx.Response(202, json={"claim_id": "c1", "state": "waiting", "position": 1}),
         httpx.Response(200, json={"claim_id": "c1", "state": "waiting", "position": 1}),
         httpx.ReadError(""),
-        httpx.Response(200, json={"claim_id": "c1", "state": "claimed", "claim": WON}),
+        httpx.Response(200, json={"claim_id": "c1", "state": "claimed", "claim": CLAIMED}),
     )
     waiting = REQUEST.model_copy(update={"on_empty": OnEmpty.WAIT})
-    won = await RemoteClaims(asking(network)).claim_request(waiting, "c1")
-    assert won.claim_id == "c1"
+    claimed = await RemoteClaims(asking(network)).claim_request(waiting, "c1")
+    assert claimed.claim_id == "c1"
     assert [line.partition(" ")[0] for line in network.lines] == ["PUT", "PUT", "GET", "GET", "GET"]
-    assert {request.headers.get("Prefer") for request in network.asked[2:]} == {"wait=50"}
+    assert {request.headers.get("Prefer") for request in network.requests[2:]} == {"wait=50"}
 
 
 async def test_another_server_than_ours_is_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,13 +266,13 @@ def test_the_client_has_a_route_for_each_request_of_an_operator() -> None:
 
 @pytest.mark.parametrize("file", [CONTRACT, *(path.read_text() for path in sorted(EXAMPLES.glob("*.yaml")))])
 def test_a_template_file_means_the_same_on_the_server(file: str) -> None:
-    def said(entry: Any) -> Any:
+    def set_fields(entry: Any) -> Any:
         """What a file says, and no more."""
         if isinstance(entry, BaseModel):
-            return {name: said(getattr(entry, name)) for name in entry.model_fields_set}
-        return [said(one) for one in entry] if isinstance(entry, list) else entry
+            return {name: set_fields(getattr(entry, name)) for name in entry.model_fields_set}
+        return [set_fields(one) for one in entry] if isinstance(entry, list) else entry
 
     here = parse_template_file(file)
     there = parse_template_file(_yaml_of(file_as_json(here)))
     assert there == here
-    assert said(there) == said(here)
+    assert set_fields(there) == set_fields(here)

@@ -252,8 +252,12 @@ def test_counts_and_rows_come_to_the_same_plan(pool: PresetSnapshot, share: int 
             others=[GenerationRows(pool.preset, pool.prebuilds, pool.history)]
             + [one for one in pool.others if one is not other],
         )
-        asked = plan_preset(same, 5, share)
-        assert (asked.create, set(asked.delete), set(asked.cancel)) == (plan.create, set(plan.delete), set(plan.cancel))
+        planned = plan_preset(same, 5, share)
+        assert (planned.create, set(planned.delete), set(planned.cancel)) == (
+            plan.create,
+            set(plan.delete),
+            set(plan.cancel),
+        )
 
 
 @given(rollouts())

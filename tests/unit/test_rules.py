@@ -191,8 +191,8 @@ def test_a_bad_claim_names_its_field(change: dict[str, Any], field: str) -> None
     ],
 )
 def test_a_good_claim(change: dict[str, Any]) -> None:
-    asked = parse_input(ClaimRequest, GOOD | change, "claim")
-    assert check_request(asked) is asked
+    request = parse_input(ClaimRequest, GOOD | change, "claim")
+    assert check_request(request) is request
 
 
 JSON = st.recursive(

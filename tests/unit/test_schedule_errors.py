@@ -83,9 +83,9 @@ def test_each_window_that_overlaps_one_before_is_named_with_when() -> None:
 
 def test_an_overlap_is_told_from_now_on() -> None:
     message = problems(scheduled("UTC", "* * * * *", "* * * * *"))[f"{PRESET}.schedule[1].cron"]
-    told = re.search(r"first time at (\S+) \(UTC\)", message)
-    assert told is not None
-    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(told[1]) < timedelta(minutes=5)
+    first = re.search(r"first time at (\S+) \(UTC\)", message)
+    assert first is not None
+    assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(first[1]) < timedelta(minutes=5)
 
 
 def test_an_overlap_that_was_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,11 @@ from prebuilds.templates.preset_entry import PresetEntry, WindowEntry
 from prebuilds.vocabulary import parse_duration
 
 
-@pytest.mark.parametrize("json_asked", [[], ["--json"]])
-def test_the_command_prints_one_json_document(json_asked: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["schema", "claim", *json_asked]) == 0
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_the_command_prints_one_json_document(as_json: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema", "claim", *as_json]) == 0
     assert json.loads(capsys.readouterr().out) == claim_schema()
-    assert run(["schema", "templates", *json_asked]) == 0
+    assert run(["schema", "templates", *as_json]) == 0
     assert json.loads(capsys.readouterr().out) == templates_schema()
 
 

@@ -9,13 +9,13 @@ import pytest
 from tests import servers
 
 
-@pytest.mark.parametrize(("named", "told"), [("14", "make postgres-14"), ("13", "know 14 and 18")])
+@pytest.mark.parametrize(("named", "message"), [("14", "make postgres-14"), ("13", "know 14 and 18")])
 def test_a_version_that_is_not_there_ends_the_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str, told: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str, message: str
 ) -> None:
     monkeypatch.setattr(servers, "PACKAGE", tmp_path)
     monkeypatch.setenv(servers.VARIABLE, named)
-    with pytest.raises(pytest.UsageError, match=told):
+    with pytest.raises(pytest.UsageError, match=message):
         servers.chosen_bin_dir()
 
 

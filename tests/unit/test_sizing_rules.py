@@ -197,4 +197,4 @@ def test_a_size_keeps_its_bounds_and_does_not_sway(sizes: list[int], low: int, m
         since = sizes[max(n - cool_down, 0) : n + 1]
         assert size == min(max(*since, bounds.min), bounds.max), "it grows at once"
         if n and size < settled[n - 1]:
-            assert all(asked <= size for asked in since) or size == bounds.max, "nobody asked for it in the cool-down"
+            assert all(wished <= size for wished in since) or size == bounds.max, "nobody asked for it in the cool-down"

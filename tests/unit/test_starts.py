@@ -179,13 +179,13 @@ class Away:
     """A Temporal that does not answer."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.canceled: list[str] = []
 
     def get_workflow_handle(self, id: str) -> Any:
         return SimpleNamespace(cancel=lambda **_: self.cancel(id))
 
     async def cancel(self, id: str) -> None:
-        self.asked.append(id)
+        self.canceled.append(id)
         await asyncio.sleep(0)
         raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
 
@@ -195,4 +195,4 @@ async def test_cancellations_do_not_ask_a_temporal_that_is_away_for_each_build()
     dispatcher = Dispatcher(cast("AsyncEngine", None), cast("Client", temporal))
     dispatcher.cancel_builds(UUID(int=n) for n in range(500))
     await dispatcher.drain()
-    assert len(temporal.asked) == STARTS_AT_ONCE
+    assert len(temporal.canceled) == STARTS_AT_ONCE

@@ -108,11 +108,11 @@ def test_options_that_cannot_be_combined_are_refused(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str, remedy: str
 ) -> None:
     assert run(["status", *words]) == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     if output.AS_JSON:
-        error = yaml.safe_load(said.out)["error"]
+        error = yaml.safe_load(printed.out)["error"]
         assert (error["type"], error["message"].startswith(message.removeprefix("--"))) == ("InvalidInput", True)
         assert error["remedy"].startswith(remedy)
     else:
-        assert said.err.startswith(f"error: InvalidInput: {message}")
-        assert remedy in said.err
+        assert printed.err.startswith(f"error: InvalidInput: {message}")
+        assert remedy in printed.err

@@ -81,7 +81,7 @@ def test_a_narrow_terminal_is_told_what_is_left_out(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((80, 24)))
     output.table(JOBS, [ROW], empty="", drop=("QUEUE", "STAGE"))
-    said = capsys.readouterr()
-    assert (ID in said.out, "QUEUE" in said.out) == (True, False)
-    assert said.err == "left out for the terminal's width: QUEUE, STAGE; -o wide shows all\n"
-    assert json.dumps(said.out).count("\\n") <= 5
+    printed = capsys.readouterr()
+    assert (ID in printed.out, "QUEUE" in printed.out) == (True, False)
+    assert printed.err == "left out for the terminal's width: QUEUE, STAGE; -o wide shows all\n"
+    assert json.dumps(printed.out).count("\\n") <= 5

@@ -359,6 +359,6 @@ def test_a_standby_is_refused_where_the_driver_cannot_pause(
         return
     with pytest.raises(InvalidInput) as refused:
         parse_template_file(text)
-    [(path, said)] = refused.value.details.items()
+    [(path, problem)] = refused.value.details.items()
     assert path.startswith("organizations[a].templates[t].presets[small].standby")
-    assert message in said
+    assert message in problem

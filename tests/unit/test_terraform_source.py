@@ -122,9 +122,12 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
         "prebuilds_prebuild_count": 1,
     }
     claimed = wanted.model_copy(update={"owner": "alice@example.com", "claimed": True})
-    told = inputs_of(source, module, claimed, RunStage.CLAIM)
-    assert told["prebuilds_prebuild_count"] == 0
-    assert (told["prebuilds"]["owner"], told["prebuilds"]["owner_slug"]) == ("alice@example.com", claimed.owner_slug)
+    inputs = inputs_of(source, module, claimed, RunStage.CLAIM)
+    assert inputs["prebuilds_prebuild_count"] == 0
+    assert (inputs["prebuilds"]["owner"], inputs["prebuilds"]["owner_slug"]) == (
+        "alice@example.com",
+        claimed.owner_slug,
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def test_all_roles_and_the_usual_queue_unless_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--role", "claim"], "invalid choice"),
         (["--role", "control", "--queue", "gpu"], "--queue is for --role provisioner or all"),
@@ -25,8 +25,8 @@ def test_all_roles_and_the_usual_queue_unless_said() -> None:
         (["--queue", "gpu@host-a"], "must be 1 to 200 letters"),
     ],
 )
-def test_what_it_cannot_serve_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_cannot_serve_is_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse_options(words)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

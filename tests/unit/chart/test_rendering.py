@@ -82,8 +82,8 @@ def test_without_a_security_context_the_cluster_chooses_the_user() -> None:
 def test_no_secret_is_made_and_no_token_of_the_cluster_is_given_unasked(values: str) -> None:
     assert not of_kind(rendered(values), "Secret")
     for name, pod in pod_templates(rendered(values)).items():
-        asked = name == "StatefulSet/workspaces-provisioner-terraform"
-        assert pod["spec"]["automountServiceAccountToken"] is asked, name
+        expected = name == "StatefulSet/workspaces-provisioner-terraform"
+        assert pod["spec"]["automountServiceAccountToken"] is expected, name
 
 
 @EVERY_FILE
@@ -121,9 +121,9 @@ def test_probes_and_services_name_ports_that_are_there(values: str) -> None:
         expected = {"metrics": 9464, "http": 8080} if name.endswith("-http") else {"metrics": 9464}
         assert ports == expected
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            asked = container(pod)[probe]["httpGet"]
-            assert asked["port"] in ports
-            assert asked["path"] == ("/readyz" if (probe, "http" in ports) == ("readinessProbe", True) else "/healthz")
+            check = container(pod)[probe]["httpGet"]
+            assert check["port"] in ports
+            assert check["path"] == ("/readyz" if (probe, "http" in ports) == ("readinessProbe", True) else "/healthz")
     for service in of_kind(objects, "Service").values():
         chosen = [
             pod for pod in pods.values() if service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()

@@ -20,8 +20,8 @@ from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 
-ASKED = {"preset": "acme/python/small", "owner": "alice", "name": "dev", "on_empty": "wait"}
-WON = ClaimResult(
+REQUEST = {"preset": "acme/python/small", "owner": "alice", "name": "dev", "on_empty": "wait"}
+CLAIMED = ClaimResult(
     claim_id="c1",
     workspace_id=uuid4(),
     name="dev",

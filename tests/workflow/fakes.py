@@ -134,7 +134,7 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20)
         await asyncio.sleep(0.01)
 
 
-NOTHING_WON: dict[str, list[Any]] = {"leave": [ClaimPlace()], "cancel_all": [None]}
+NOTHING_CLAIMED: dict[str, list[Any]] = {"leave": [ClaimPlace()], "cancel_all": [None]}
 """Default answers for a claim that is cancelled before it is decided."""
 
 
@@ -154,7 +154,7 @@ class FakeClaims:
 
     async def _answer(self, name: str) -> Any:
         self.begun.append(name)
-        left = self.answers.get(name) or NOTHING_WON[name]
+        left = self.answers.get(name) or NOTHING_CLAIMED[name]
         answer = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(answer, asyncio.Future):
             answer = await asyncio.shield(answer)

@@ -14,9 +14,9 @@ from temporalio.testing import WorkflowEnvironment
 from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces
 from prebuilds.payloads import ClaimPlace, ClaimsResult
 from tests.workflow.claim_steps import (
-    ASKED,
+    CLAIMED,
     GONE,
-    WON,
+    REQUEST,
     check_canceled,
     failure_of,
     later,
@@ -33,7 +33,7 @@ from tests.workflow.fakes import FakeClaims, until
 async def test_cancelled_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await until_state(handle, "waiting")
         await handle.cancel()
         async with replayed(handle):
@@ -42,13 +42,13 @@ async def test_cancelled_while_it_waits(skipping: WorkflowEnvironment, now: date
 
 
 async def test_cancelled_when_the_hand_over_has_won(skipping: WorkflowEnvironment, now: datetime) -> None:
-    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await until_state(handle, "waiting")
         await handle.cancel()
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
         assert (await handle.describe()).status is WorkflowExecutionStatus.COMPLETED
 
 
@@ -72,10 +72,10 @@ async def test_cancelled_in_the_middle_of_a_step(
 ) -> None:
     """The step's transaction may have committed: it is awaited, and what it has won counts."""
     minutes = 5 if step in ("claim", "look") else 0.0001
-    won: dict[str, Any] = {"claim": WON, "create": WON}
+    claimed: dict[str, Any] = {"claim": CLAIMED, "create": CLAIMED}
     waits: dict[str, Any] = {"claim": queued(now, 1, minutes), "leave": GONE}
     outcomes = {
-        "won": won.get(step, ClaimPlace(result=WON)),
+        "won": claimed.get(step, ClaimPlace(result=CLAIMED)),
         "queued": waits.get(step, place(now)),
         "refused": NameTaken("taken"),
     }
@@ -84,11 +84,11 @@ async def test_cancelled_in_the_middle_of_a_step(
         "claim": [queued(now, 1, minutes)],
         "look": [place(now, 1, minutes)],
         "leave": [GONE],
-        "create": [WON],
+        "create": [CLAIMED],
     }
     claims = FakeClaims(answers | {step: [held, *answers[step]]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED | {"on_timeout": "create"})
+        handle = await start(skipping.client, REQUEST | {"on_timeout": "create"})
         if step == "look":
             await until_state(handle, "waiting")
             await handle.signal("wake")
@@ -100,7 +100,7 @@ async def test_cancelled_in_the_middle_of_a_step(
         held.set_result(outcomes[ends])
         async with replayed(handle):
             if ends == "won":
-                assert await handle.result() == WON
+                assert await handle.result() == CLAIMED
             elif ends == "refused":
                 assert (await failure_of(handle)).type == "NameTaken"
             else:
@@ -110,20 +110,20 @@ async def test_cancelled_in_the_middle_of_a_step(
 
 
 ALL = {"preset": "acme/python/small", "owner": "alice", "names": ["dev"]}
-ALL_WON = ClaimsResult(claim_id="b1", claims=[WON])
+ALL_CLAIMED = ClaimsResult(claim_id="b1", claims=[CLAIMED])
 
 
 async def test_many_are_answered_together(skipping: WorkflowEnvironment) -> None:
-    claims = FakeClaims({"claim_all": [ALL_WON]})
+    claims = FakeClaims({"claim_all": [ALL_CLAIMED]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
         async with replayed(handle):
-            assert await handle.result() == ALL_WON
+            assert await handle.result() == ALL_CLAIMED
     assert claims.raws == [(ALL, "b1")]
 
 
-@pytest.mark.parametrize("won", [True, False])
-async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, won: bool) -> None:
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, claimed: bool) -> None:
     held = later()
     claims = FakeClaims({"claim_all": [held]})
     async with claims.worker(skipping.client):
@@ -131,10 +131,10 @@ async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, won: 
         await until(lambda: bool(claims.begun), "the decision")
         await handle.cancel()
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
-        held.set_result(ALL_WON if won else NoClaimablePrebuiltWorkspaces("none", {"miss_reason": "empty"}))
+        held.set_result(ALL_CLAIMED if claimed else NoClaimablePrebuiltWorkspaces("none", {"miss_reason": "empty"}))
         async with replayed(handle):
-            if won:
-                assert await handle.result() == ALL_WON
+            if claimed:
+                assert await handle.result() == ALL_CLAIMED
             else:
                 with pytest.raises(WorkflowFailureError) as failed:
                     await handle.result()
@@ -142,17 +142,19 @@ async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, won: 
                 assert failed.value.cause.type == "NoClaimablePrebuiltWorkspaces"
 
 
-@pytest.mark.parametrize("won", [True, False])
-async def test_cancelled_before_a_worker_came(skipping: WorkflowEnvironment, won: bool) -> None:
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_cancelled_before_a_worker_came(skipping: WorkflowEnvironment, claimed: bool) -> None:
     """An attempt of a worker that has frozen may come yet: that it gets nothing is recorded before it is told."""
-    claims = FakeClaims({"leave": [ClaimPlace(result=WON) if won else GONE], "cancel_all": [ALL_WON if won else None]})
-    one = await start(skipping.client, ASKED)
+    claims = FakeClaims(
+        {"leave": [ClaimPlace(result=CLAIMED) if claimed else GONE], "cancel_all": [ALL_CLAIMED if claimed else None]}
+    )
+    one = await start(skipping.client, REQUEST)
     many = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
     await one.cancel()
     await many.cancel()
     async with claims.worker(skipping.client), replayed(one, many):
-        if won:
-            assert (await one.result(), await many.result()) == (WON, ALL_WON)
+        if claimed:
+            assert (await one.result(), await many.result()) == (CLAIMED, ALL_CLAIMED)
         else:
             await check_canceled(one)
             with pytest.raises(WorkflowFailureError) as failed:

@@ -17,7 +17,7 @@ from activities.claims import ClaimActivities
 from prebuilds.operations.claims import Claims
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claims import ClaimStore
-from tests.workflow.claim_steps import ASKED, failure_of, start
+from tests.workflow.claim_steps import REQUEST, failure_of, start
 from tests.workflow.fakes import claims_worker
 
 BAD: list[tuple[list[Any], str]] = [
@@ -26,24 +26,24 @@ BAD: list[tuple[list[Any], str]] = [
     (["alice"], "input"),
     ([[1, 2]], "input"),
     ([7], "input"),
-    ([ASKED | {"prest": "x"}], "prest"),
-    ([ASKED | {"name": "Not A Name"}], "name"),
-    ([ASKED | {"on_empty": "perhaps"}], "on_empty"),
-    ([ASKED | {"on_timeout": "perhaps"}], "on_timeout"),
-    ([ASKED | {"wait_timeout_seconds": 0}], "wait_timeout_seconds"),
-    ([ASKED | {"wait_timeout_seconds": 1e9}], "wait_timeout_seconds"),
-    ([ASKED | {"wait_timeout_seconds": "soon"}], "wait_timeout_seconds"),
-    ([ASKED | {"ttl_seconds": -1}], "ttl_seconds"),
-    ([ASKED | {"lease_seconds": 59.9}], "lease_seconds"),
-    ([ASKED | {"lease_seconds": 2_592_001}], "lease_seconds"),
-    ([ASKED | {"owner": "prebuilds"}], "owner"),
-    ([ASKED | {"initiator": "prebuilds"}], "initiator"),
-    ([ASKED | {"template": "acme/python"}], "input"),
-    ([ASKED | {"next_start_at": "2026-03-02T09:14:00Z"}], "next_start_at"),
-    ([ASKED | {"next_start_at": "2026-03-02T09:14:00"}], "next_start_at"),
-    ([ASKED | {"autostart_schedule": "at nine"}], "autostart_schedule"),
-    ([ASKED | {"preset": "acme/small"}], "preset"),
-    ([ASKED, ASKED], "input"),
+    ([REQUEST | {"prest": "x"}], "prest"),
+    ([REQUEST | {"name": "Not A Name"}], "name"),
+    ([REQUEST | {"on_empty": "perhaps"}], "on_empty"),
+    ([REQUEST | {"on_timeout": "perhaps"}], "on_timeout"),
+    ([REQUEST | {"wait_timeout_seconds": 0}], "wait_timeout_seconds"),
+    ([REQUEST | {"wait_timeout_seconds": 1e9}], "wait_timeout_seconds"),
+    ([REQUEST | {"wait_timeout_seconds": "soon"}], "wait_timeout_seconds"),
+    ([REQUEST | {"ttl_seconds": -1}], "ttl_seconds"),
+    ([REQUEST | {"lease_seconds": 59.9}], "lease_seconds"),
+    ([REQUEST | {"lease_seconds": 2_592_001}], "lease_seconds"),
+    ([REQUEST | {"owner": "prebuilds"}], "owner"),
+    ([REQUEST | {"initiator": "prebuilds"}], "initiator"),
+    ([REQUEST | {"template": "acme/python"}], "input"),
+    ([REQUEST | {"next_start_at": "2026-03-02T09:14:00Z"}], "next_start_at"),
+    ([REQUEST | {"next_start_at": "2026-03-02T09:14:00"}], "next_start_at"),
+    ([REQUEST | {"autostart_schedule": "at nine"}], "autostart_schedule"),
+    ([REQUEST | {"preset": "acme/small"}], "preset"),
+    ([REQUEST, REQUEST], "input"),
     ([RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b'"\\ud83d"'))], "input"),  # half of an emoji
     ([RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{"))], "input"),
     ([RawValue(Payload(metadata={"encoding": b"private/1"}, data=b"\xff"))], "input"),
@@ -82,7 +82,7 @@ async def test_bad_input_is_a_typed_failure(skipping: WorkflowEnvironment, input
     ("inputs", "field"),
     [
         ([], "owner"),
-        ([ASKED], "names"),
+        ([REQUEST], "names"),
         ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "on_empty": "wait"}], "on_empty"),
         ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "on_timeout": "create"}], "on_timeout"),
         ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "count": 3}], "count"),

@@ -14,9 +14,9 @@ from temporalio.testing import WorkflowEnvironment
 from prebuilds.api import NameTaken, StoreUnavailable
 from prebuilds.payloads import ClaimPlace, ClaimQueued
 from tests.workflow.claim_steps import (
-    ASKED,
+    CLAIMED,
     GONE,
-    WON,
+    REQUEST,
     failure_of,
     kinds,
     later,
@@ -35,12 +35,12 @@ from tests.workflow.fakes import FakeClaims, until
 
 @pytest.mark.parametrize("workflow_id", ["c1", "claim-workspace/c1"])
 async def test_an_answer_at_once(skipping: WorkflowEnvironment, workflow_id: str) -> None:
-    claims = FakeClaims({"claim": [WON]})
+    claims = FakeClaims({"claim": [CLAIMED]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED, id=workflow_id)
+        handle = await start(skipping.client, REQUEST, id=workflow_id)
         async with replayed(handle):
-            assert await handle.result() == WON
-        assert claims.raws == [(ASKED, "c1")]
+            assert await handle.result() == CLAIMED
+        assert claims.raws == [(REQUEST, "c1")]
         assert await state_of(handle) == "claimed"
         assert len(await kinds(handle)) == 6, "one workflow task and one local activity"
 
@@ -51,7 +51,7 @@ async def test_a_database_that_stays_away_ends_a_claim_in_time(skipping: Workflo
     away = StoreUnavailable("the database is read-only", remedy="let it write")
     claims = FakeClaims({"claim": [away], "claim_all": [away]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED, workflow=workflow)
+        handle = await start(skipping.client, REQUEST, workflow=workflow)
         async with replayed(handle):
             with pytest.raises(WorkflowFailureError) as failed:
                 await handle.result()
@@ -68,65 +68,65 @@ async def test_a_database_that_stays_away_ends_a_claim_in_time(skipping: Workflo
 
 async def test_a_database_that_comes_back_gives_the_claim(skipping: WorkflowEnvironment) -> None:
     away = StoreUnavailable("away")
-    claims = FakeClaims({"claim": [away, away, WON]})
+    claims = FakeClaims({"claim": [away, away, CLAIMED]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
 
 
 async def test_a_place_is_shown_and_looked_up_again(skipping: WorkflowEnvironment, now: datetime) -> None:
-    claims = FakeClaims({"claim": [queued(now, 3)], "look": [place(now, 2), ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now, 3)], "look": [place(now, 2), ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         status = await until_state(handle, "waiting")
         assert status["position"] == 3
         assert datetime.fromisoformat(status["deadline"]) == now + timedelta(minutes=5)
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
     assert claims.begun == ["claim", "look", "look"]
 
 
 async def test_being_woken_spares_the_wait(skipping: WorkflowEnvironment, now: datetime) -> None:
-    claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await until_state(handle, "waiting")
         await handle.signal("wake")
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
         assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
 
 
 @pytest.mark.parametrize("inputs", [[], ["x"], [1, 2]], ids=str)
 async def test_a_wake_as_anybody_may_send_it(skipping: WorkflowEnvironment, now: datetime, inputs: list[Any]) -> None:
-    claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await handle.signal("wake", args=inputs)
-        assert await handle.result() == WON
+        assert await handle.result() == CLAIMED
 
 
 async def test_a_wake_before_it_stands_in_the_queue_is_not_lost(skipping: WorkflowEnvironment, now: datetime) -> None:
     """The hand-over may come right after the commit that queues the claim, before the workflow knows of that."""
     joining = later()
-    claims = FakeClaims({"claim": [joining], "look": [ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [joining], "look": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await until(lambda: claims.begun == ["claim"], "the decision")
         await handle.signal("wake")
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
         joining.set_result(queued(now))
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
         assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
 
 
 async def test_a_wake_while_it_looks_earns_another_look(skipping: WorkflowEnvironment, now: datetime) -> None:
     looking = later()
-    claims = FakeClaims({"claim": [queued(now)], "look": [looking, ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now)], "look": [looking, ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await until_state(handle, "waiting")
         await handle.signal("wake")
         await until(lambda: claims.begun == ["claim", "look"], "the look")
@@ -134,7 +134,7 @@ async def test_a_wake_while_it_looks_earns_another_look(skipping: WorkflowEnviro
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED, 2)
         looking.set_result(place(now))
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
         assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
 
 
@@ -145,7 +145,7 @@ async def test_a_wait_is_as_long_as_asked_for_also_when_the_databases_clock_diff
     theirs = ClaimQueued(position=1, deadline=now + timedelta(seconds=60) - behind, left_seconds=60)
     claims = FakeClaims({"claim": [theirs], "look": [ClaimPlace(waiting=theirs)] * 50, "leave": [GONE]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
             assert (await failure_of(handle)).type == "ClaimTimedOut"
         ran = await handle.describe()
@@ -158,7 +158,7 @@ async def test_a_refusal_that_comes_while_it_waits(skipping: WorkflowEnvironment
         {"claim": [queued(now)], "look": [NameTaken("alice has dev", {"name": "is taken"}, remedy="choose")]}
     )
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
             failed = await failure_of(handle)
     assert (failed.type, failed.message, failed.details[0]) == (
@@ -171,11 +171,11 @@ async def test_a_refusal_that_comes_while_it_waits(skipping: WorkflowEnvironment
 
 async def test_a_claim_in_the_queue_outlives_the_database(skipping: WorkflowEnvironment, now: datetime) -> None:
     away = ApplicationError("away", type=StoreUnavailable.__name__, non_retryable=True)  # for 10 s, by then
-    claims = FakeClaims({"claim": [queued(now)], "look": [away, away, ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now)], "look": [away, away, ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
     assert claims.begun == ["claim", "look", "look", "look"]
 
 
@@ -183,7 +183,7 @@ async def test_a_day_in_the_queue_is_a_short_history(skipping: WorkflowEnvironme
     day = 24 * 60
     claims = FakeClaims({"claim": [queued(now, 1, day)], "look": [place(now, 1, day)], "leave": [GONE]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         await until_state(handle, "waiting")
         async with replayed(handle):
             await failure_of(handle)
@@ -197,7 +197,7 @@ async def test_a_day_in_the_queue_is_a_short_history(skipping: WorkflowEnvironme
 async def test_a_claim_that_waited_in_vain(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
             failed = await failure_of(handle)
         described = await handle.describe()
@@ -209,38 +209,38 @@ async def test_a_claim_that_waited_in_vain(skipping: WorkflowEnvironment, now: d
 
 
 async def test_a_hand_over_at_the_deadline_counts(skipping: WorkflowEnvironment, now: datetime) -> None:
-    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=WON)]})
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
-            assert await handle.result() == WON
+            assert await handle.result() == CLAIMED
 
 
 @pytest.mark.parametrize("minutes", [-1, 0, 0.0001], ids=str)
 async def test_a_deadline_that_is_here_already(skipping: WorkflowEnvironment, now: datetime, minutes: float) -> None:
     claims = FakeClaims({"claim": [queued(now, 1, minutes)], "look": [place(now, 1, minutes)], "leave": [GONE]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
             assert (await failure_of(handle)).type == "ClaimTimedOut"
 
 
 async def test_instead_of_a_prebuild_one_is_created(skipping: WorkflowEnvironment, now: datetime) -> None:
-    made = WON.model_copy(update={"source": "created", "miss_reason": "empty", "address": None})
-    asked = ASKED | {"on_timeout": "create"}
+    made = CLAIMED.model_copy(update={"source": "created", "miss_reason": "empty", "address": None})
+    request = REQUEST | {"on_timeout": "create"}
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE], "create": [made]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, asked)
+        handle = await start(skipping.client, request)
         async with replayed(handle):
             assert (await handle.result()).source == "created"
-    assert claims.raws == [(asked, "c1")] * 2
+    assert claims.raws == [(request, "c1")] * 2
     assert claims.begun[-2:] == ["leave", "create"]
 
 
 async def test_a_claim_that_was_withdrawn(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [GONE], "leave": [GONE]})
     async with claims.worker(skipping.client):
-        handle = await start(skipping.client, ASKED)
+        handle = await start(skipping.client, REQUEST)
         async with replayed(handle):
             assert (await failure_of(handle)).type == "ClaimTimedOut"
     assert claims.begun == ["claim", "look", "leave"]

@@ -66,19 +66,19 @@ async def start(client: Client, build_id: UUID) -> None:
 async def test_a_build_that_is_recorded_is_started_by_who_recorded_it(
     builds: PrebuildsClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, describe = asyncio.Event(), WorkflowHandle.describe
+    was_described, describe = asyncio.Event(), WorkflowHandle.describe
 
     async def described(handle: WorkflowHandle[Any, Any]) -> Any:
         try:
             return await describe(handle)
         finally:
-            asked.set()
+            was_described.set()
 
     monkeypatch.setattr(builds_client, "ATTACH_PAUSES_S", [0.05] * 200)
     monkeypatch.setattr(WorkflowHandle, "describe", described)
     build_id = uuid4()
     waiting = asyncio.create_task(builds.wait_until_ready(build_id))
-    await asked.wait()
+    await was_described.wait()
     await start(builds.temporal, build_id)
     assert (await waiting).address == RECORDER
 
@@ -149,17 +149,17 @@ async def test_nobody_gets_the_answer_of_another_who_uses_the_same_claim_id(
         return await answer(handle)
 
     monkeypatch.setattr(WorkflowHandle, "result", result)
-    asked = []
+    claims = []
     async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[WaitsForASignal]):
         for _ in range(2):
-            asked.append(asyncio.create_task(client.claim(**ALICES, claim_id="one")))
+            claims.append(asyncio.create_task(client.claim(**ALICES, claim_id="one")))
             await attached.acquire()
         for other in ({"owner": "bob"}, {"name": "other"}, {"preset": "a/b/d"}, {"ttl": timedelta(hours=1)}):
             with pytest.raises(ClaimIdReused):
                 await client.claim(**ALICES | other, claim_id="one")
         await dev.client.get_workflow_handle(claim_workflow_id("one")).signal("go")
-        won = await asyncio.gather(*asked)
-    assert [(a.owner, a.name) for a in won] == [("alice", "dev")] * 2
+        claimed = await asyncio.gather(*claims)
+    assert [(a.owner, a.name) for a in claimed] == [("alice", "dev")] * 2
 
 
 async def test_a_text_too_long_for_a_search_attribute_switches_none_off(
@@ -170,8 +170,8 @@ async def test_a_text_too_long_for_a_search_attribute_switches_none_off(
     async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
         with pytest.raises(PresetNotFound):
             await PrebuildsClient(dev.client).claim(preset=LONG, owner="alice", name="dev", claim_id="long")
-    told = (await dev.client.get_workflow_handle(claim_workflow_id("long")).describe()).typed_search_attributes
-    ours = {pair.key.name: pair.value for pair in told if pair.key.name.startswith("Prebuilds")}
+    attributes = (await dev.client.get_workflow_handle(claim_workflow_id("long")).describe()).typed_search_attributes
+    ours = {pair.key.name: pair.value for pair in attributes if pair.key.name.startswith("Prebuilds")}
     assert ours == {"PrebuildsOwner": "alice", "PrebuildsInitiator": "alice"}
 
 
@@ -181,18 +181,18 @@ async def test_a_cluster_without_search_attributes_works_and_is_asked_again(
     monkeypatch.setattr(SearchAttributes, "missing_until", -inf)
     client = PrebuildsClient(dev.client)
 
-    async def owner_told(claim_id: str) -> list[str]:
+    async def recorded_owner(claim_id: str) -> list[str]:
         with pytest.raises(PresetNotFound):
             await client.claim(preset="acme/python/small", owner="alice", name="dev", claim_id=claim_id)
         described = await dev.client.get_workflow_handle(claim_workflow_id(claim_id)).describe()
         return [pair.value for pair in described.typed_search_attributes if pair.key.name == "PrebuildsOwner"]
 
     async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
-        assert await owner_told("without") == []
+        assert await recorded_owner("without") == []
         assert await register(dev.client)
-        assert await owner_told("not asked for again yet") == []
+        assert await recorded_owner("not asked for again yet") == []
         monkeypatch.setattr(SearchAttributes, "missing_until", 0.0)  # a minute later
-        assert await owner_told("with") == ["alice"]
+        assert await recorded_owner("with") == ["alice"]
 
 
 async def test_what_the_server_does_not_take_is_the_caller_s_error(dev: WorkflowEnvironment) -> None:
@@ -241,11 +241,11 @@ async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
     dev: WorkflowEnvironment, done: bool
 ) -> None:
     """Before it ends as cancelled, it makes sure that no attempt takes effect; one that has counts."""
-    asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @activity.defn
     async def operate(raw: Any, run: RequestRun) -> None:
-        asked.set_result(activity.info().workflow_id or "")
+        begun.set_result(activity.info().workflow_id or "")
         await activity.wait_for_cancelled()
 
     @activity.defn
@@ -263,7 +263,7 @@ async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
         graceful_shutdown_timeout=timedelta(0),
     ):
         pausing = asyncio.create_task(PrebuildsClient(dev.client).pause("a test"))
-        request = dev.client.get_workflow_handle(await asked)
+        request = dev.client.get_workflow_handle(await begun)
         assert await (await request.describe()).static_summary() == "pause by operator"
         await request.cancel()
         if done:

@@ -27,7 +27,7 @@ from prebuilds.payloads import ClaimsRequest, ClaimsResult, RequestRun
 from prebuilds.payloads import OperatorRequest as OperatorInput
 from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import CONTROL_QUEUE, OnEmpty, claim_workflow_id
-from tests.workflow.claim_steps import GONE, WON, kinds, later, place, queued, until_state
+from tests.workflow.claim_steps import CLAIMED, GONE, kinds, later, place, queued, until_state
 from tests.workflow.fakes import FakeClaims, until
 from workflows.operator_request import OperatorRequest
 
@@ -105,7 +105,7 @@ async def test_a_claim_that_no_worker_answers_is_there_to_be_come_back_for(
     dev: WorkflowEnvironment, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = kind(dev.client)
-    claims = FakeClaims({"claim": [WON], "claim_all": [ClaimsResult(claim_id="many", claims=[WON])]})
+    claims = FakeClaims({"claim": [CLAIMED], "claim_all": [ClaimsResult(claim_id="many", claims=[CLAIMED])]})
     with monkeypatch.context() as soon:
         soon.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
         with pytest.raises(
@@ -116,7 +116,7 @@ async def test_a_claim_that_no_worker_answers_is_there_to_be_come_back_for(
         with pytest.raises(StackUnreachable, match="claim many"):
             await client.claim_all(ClaimsRequest(preset=TERMS["preset"], owner="alice", names=["dev"]), "many")
     async with claims.worker(dev.client):
-        assert await client.claim(**TERMS, claim_id="one") == WON
+        assert await client.claim(**TERMS, claim_id="one") == CLAIMED
 
 
 @either
@@ -126,7 +126,7 @@ async def test_one_whose_id_nobody_has_is_given_up(
     monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
     with pytest.raises(StackUnreachable, match=r"and claim again$"):
         await kind(dev.client).claim(**TERMS)
-    claims = FakeClaims({"claim": [WON], "leave": [GONE]})
+    claims = FakeClaims({"claim": [CLAIMED], "leave": [GONE]})
     handle = dev.client.get_workflow_handle(claim_workflow_id(new_id))
     assert CANCEL_REQUESTED in await kinds(handle)
     async with claims.worker(dev.client):
@@ -159,14 +159,14 @@ async def test_one_whose_start_got_no_reply_is_given_up_too(
 @asynccontextmanager
 async def operating(client: Client) -> AsyncIterator[list[OperatorInput]]:
     """A control worker that does nothing; what it was asked for."""
-    asked: list[OperatorInput] = []
+    requests: list[OperatorInput] = []
 
     @activity.defn
     async def operate(raw: Any, run: RequestRun) -> None:
-        asked.append(OperatorInput.model_validate(raw))
+        requests.append(OperatorInput.model_validate(raw))
 
     async with Worker(client, task_queue=CONTROL_QUEUE, workflows=[OperatorRequest], activities=[operate]):
-        yield asked
+        yield requests
 
 
 @either
@@ -177,14 +177,14 @@ async def test_what_one_who_has_gone_wins_all_the_same_is_released(
     claims = FakeClaims({"claim": [decided], "claim_all": [decided_all]})
     async with operating(dev.client) as released, claims.worker(dev.client):
         many = ClaimsRequest(preset=TERMS["preset"], owner="alice", names=["dev", "dev-2"])
-        for asking, answer, won in (
-            (client.claim(**TERMS, initiator="bob"), decided, WON),
-            (client.claim_all(many), decided_all, ClaimsResult(claim_id="many", claims=[WON, WON])),
+        for asking, answer, expected in (
+            (client.claim(**TERMS, initiator="bob"), decided, CLAIMED),
+            (client.claim_all(many), decided_all, ClaimsResult(claim_id="many", claims=[CLAIMED, CLAIMED])),
         ):
             begun, task = len(claims.begun), asyncio.create_task(asking)
             await until(lambda begun=begun: len(claims.begun) > begun, "the claim to be decided")
             task.cancel()
-            asyncio.get_running_loop().call_soon(answer.set_result, won)
+            asyncio.get_running_loop().call_soon(answer.set_result, expected)
             with pytest.raises(asyncio.CancelledError) as left:
                 await task
             assert not hasattr(left.value, "__notes__"), "nothing is left of it"
@@ -208,7 +208,7 @@ async def test_one_that_cannot_be_given_up_in_time_says_its_id(
         with pytest.raises(asyncio.CancelledError) as left:
             await asking
         assert new_id in "".join(left.value.__notes__)
-        decided.set_result(WON)
+        decided.set_result(CLAIMED)
         await until(lambda: bool(released), "the release, behind the back of who has gone")
 
 
@@ -227,7 +227,7 @@ async def test_a_claim_whose_outcome_is_unknown_says_its_id(
         ) as unknown:
             await asking
         assert unknown.value.details == {"claim_id": new_id}
-        decided.set_result(WON)
+        decided.set_result(CLAIMED)
     away = ApplicationError("the database does not answer", type="StoreUnavailable", non_retryable=True)
     async with FakeClaims({"claim": [away]}).worker(dev.client):
         with pytest.raises(StoreUnavailable, match=f"^claim {new_id}: whether the claim has won") as unavailable:
@@ -276,11 +276,11 @@ async def test_one_that_waits_is_given_that_time_more(
 async def test_what_is_told_while_a_claim_starts_may_be_another_s(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def told_first(*_: Any) -> Any:
-        return WON
+    async def answer_at_once(*_: Any) -> Any:
+        return CLAIMED
 
     client = PrebuildsClient(dev.client)
-    monkeypatch.setattr(client, "_await_answer", told_first)
-    assert await client.claim(preset=TERMS["preset"], owner=WON.owner, name=WON.name) == WON
+    monkeypatch.setattr(client, "_await_answer", answer_at_once)
+    assert await client.claim(preset=TERMS["preset"], owner=CLAIMED.owner, name=CLAIMED.name) == CLAIMED
     with pytest.raises(ClaimIdReused):
-        await client.claim(preset=TERMS["preset"], owner="bob", name=WON.name)
+        await client.claim(preset=TERMS["preset"], owner="bob", name=CLAIMED.name)

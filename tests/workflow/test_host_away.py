@@ -29,7 +29,7 @@ async def test_a_host_that_takes_nothing_up_is_unavailable_once_it_asks_for_noth
     # Shorter than it is: the test server skips no time while an activity waits for its worker.
     monkeypatch.setattr(workspace_build, "HOST_TIMEOUT", timedelta(seconds=0.5))
     closed: list[CloseBuild] = []
-    asked: list[str] = []
+    queues: list[str] = []
 
     @activity.defn
     async def close_build(input: CloseBuild) -> BuildOutcome:
@@ -38,8 +38,8 @@ async def test_a_host_that_takes_nothing_up_is_unavailable_once_it_asks_for_noth
 
     @activity.defn
     async def host_is_there(queue: str) -> bool:
-        asked.append(queue)
-        return len(asked) <= busy_for
+        queues.append(queue)
+        return len(queues) <= busy_for
 
     build_id = uuid4()
     async with Worker(
@@ -56,7 +56,7 @@ async def test_a_host_that_takes_nothing_up_is_unavailable_once_it_asks_for_noth
             task_queue=CONTROL_QUEUE,
             result_type=WorkspaceBuildResult,
         )
-    assert asked == [QUEUE] * (busy_for + 1)
+    assert queues == [QUEUE] * (busy_for + 1)
     assert closed == [CloseBuild(build_id, BuildStatus.FAILED, AWAY, "ProvisionerUnavailable")]
     assert (result.status, result.error) == (BuildStatus.FAILED, AWAY)
 

@@ -111,14 +111,14 @@ async def test_what_no_worker_carries_out_is_told_at_once(
     dev: WorkflowEnvironment, engine: AsyncEngine, what: str
 ) -> None:
     context = Context(engine, dev.client, Dispatcher(engine, dev.client), Settings())
-    asked = {
+    requests = {
         "build 00000000": lambda: WorkspaceOperations(context).wait(UUID(int=1)),
         "the inventory": lambda: InventoryOperations(dev.client).compare(),
         "the plan of a/b/c": lambda: LintOperations(dev.client).preset("a/b/c"),
     }
     async with asyncio.timeout(10):  # they waited for ever, or for the workflow's half an hour
         with pytest.raises(StackUnreachable, match=f"no control worker is there for {what}.*prebuilds worker"):
-            await asked[what]()
+            await requests[what]()
 
 
 async def test_an_inventory_that_acts_says_so_too(dev: WorkflowEnvironment) -> None:

@@ -36,9 +36,13 @@ async def test_a_missing_namespace_is_told_in_every_command_and_worker(
     monkeypatch.setenv("TEMPORAL_NAMESPACE", "nowhere")
     for words in COMMANDS:
         assert await asyncio.to_thread(run, [*words, "--json"]) == 3, words
-        said = capsys.readouterr()
-        told = json.dumps(json.loads(said.out))  # one document; that of `init` has more than the error
-        assert (said.err, "Temporal has no such namespace" in told, "TEMPORAL_NAMESPACE" in told) == ("", True, True)
+        output = capsys.readouterr()
+        document = json.dumps(json.loads(output.out))  # one document; that of `init` has more than the error
+        assert (output.err, "Temporal has no such namespace" in document, "TEMPORAL_NAMESPACE" in document) == (
+            "",
+            True,
+            True,
+        )
 
     async def work(role: str) -> subprocess.CompletedProcess[str]:
         words = (sys.executable, "-m", "prebuilds", "worker", "--role", role)

@@ -56,10 +56,12 @@ async def test_only_a_good_certificate_works_and_all_else_is_one_line(
         demanding.present(certificate, trusting)
         for words in (("start",), ("init",), ("claim", "--preset", "a/b/c", "--owner", "a", "--name", "n")):
             assert await asyncio.to_thread(run, [*words, "--json"]) == 3, (certificate, words)
-            said = capsys.readouterr()
-            told = json.dumps(json.loads(said.out))  # one document; that of `init` has more than the error
-            assert (said.err, "cannot reach Temporal" in told, CHECK_TLS in told) == ("", True, True), told
-    assert "its certificate is not trusted: UnknownIssuer" in told
+            output = capsys.readouterr()
+            document = json.dumps(json.loads(output.out))  # one document; that of `init` has more than the error
+            assert (output.err, "cannot reach Temporal" in document, CHECK_TLS in document) == ("", True, True), (
+                document
+            )
+    assert "its certificate is not trusted: UnknownIssuer" in document
 
     demanding.present(good, ours)
     assert await asyncio.to_thread(run, ["init"]) == 0

@@ -18,7 +18,7 @@ from prebuilds.client import loop as loop_client
 from tests.workflow.fakes import FakePool, start_loop, until
 from workflows import orchestrator
 
-BUSY, ASKED, LATE = UUID(int=1), UUID(int=2), UUID(int=3)
+BUSY, NUDGED, LATE = UUID(int=1), UUID(int=2), UUID(int=3)
 DEADLINE_S = 20.0
 LONG = 60
 """Events of a run that is long, beside the dozen of the run that follows it."""
@@ -75,8 +75,8 @@ async def test_presets_asked_for_as_the_history_gets_too_long_are_reconciled_by_
         loop = await start_loop(dev.client, interval_seconds=3600, max_parallel_presets=1)
         await pool.planning.wait()
         first_run = (await loop.describe()).run_id
-        waiting = asyncio.create_task(_refusal(loop, ASKED))
-        await _until_waiting(loop, ASKED)
+        waiting = asyncio.create_task(_refusal(loop, NUDGED))
+        await _until_waiting(loop, NUDGED)
         monkeypatch.setattr(orchestrator, "HISTORY_EVENTS_MAX", await _lengthen(loop))
         await loop.signal("set_interval", 1800)  # wakes the loop
         assert await waiting == "LoopRenewed", "it was not reconciled"
@@ -88,7 +88,7 @@ async def test_presets_asked_for_as_the_history_gets_too_long_are_reconciled_by_
         pool.hold.set()
         await asking
         assert LATE in pool.planned
-        await until(lambda: ASKED in pool.planned, "what was asked for in the first run")
+        await until(lambda: NUDGED in pool.planned, "what was asked for in the first run")
         assert (await loop.describe()).run_id != first_run
         await loop.signal("stop")
         await loop.result()

@@ -24,7 +24,7 @@ from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.payload_key import PayloadKeyUnusable, parse_payload_keys
 from prebuilds.temporal.workers import worker_on
 from prebuilds.vocabulary import ORCHESTRATOR_ID
-from tests.workflow.claim_steps import WON
+from tests.workflow.claim_steps import CLAIMED
 from tests.workflow.fakes import FakeClaims
 
 SECRET = "hunter2-51de"
@@ -93,10 +93,10 @@ async def test_a_claim_whose_answer_cannot_be_read_says_its_id(
     terms = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
     for claim_id in (None, "mine"):
         known = claim_id or str(UUID(int=7))
-        async with FakeClaims({"claim": [WON]}).worker(ours):
-            with pytest.raises(PayloadKeyUnusable, match=f"^claim {known}: .*{VARIABLE} is not set") as told:
+        async with FakeClaims({"claim": [CLAIMED]}).worker(ours):
+            with pytest.raises(PayloadKeyUnusable, match=f"^claim {known}: .*{VARIABLE} is not set") as refused:
                 await keyless.claim(**terms, claim_id=claim_id)
-        assert told.value.details == {"claim_id": known}
+        assert refused.value.details == {"claim_id": known}
 
 
 async def test_the_doctor_compares_with_what_the_loop_was_started_with(
@@ -110,9 +110,9 @@ async def test_the_doctor_compares_with_what_the_loop_was_started_with(
     assert await visit.payload_key() == "this environment's key decrypts what the deployment encrypts"
     for keys, missing in (("", "is not set"), (OLD, "is not in")):
         monkeypatch.setenv(VARIABLE, keys)
-        with pytest.raises(PayloadKeyUnusable, match=missing) as told:
+        with pytest.raises(PayloadKeyUnusable, match=missing) as refused:
             await visit.payload_key()
-        assert told.value.remedy == f"set {VARIABLE} as the deployment's workers have it"
+        assert refused.value.remedy == f"set {VARIABLE} as the deployment's workers have it"
 
 
 async def test_what_was_changed_on_its_way_is_not_opened() -> None:

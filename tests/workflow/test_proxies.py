@@ -27,6 +27,6 @@ async def test_claims_do_not_meet_the_environment_s_proxy(
     address = dev.client.service_client.config.target_host
     terms = {"preset": "acme/python/small", "owner": "alice"}
     async with serving("default", database_url, address) as (client, http):
-        won = await client.claim(**terms, name="one")
+        claimed = await client.claim(**terms, name="one")
         answer = await http.put("/v1/claims/c2", json={**terms, "name": "two"})
-    assert (won.source, answer.status_code, answer.json()["source"]) == ("prebuilt", 201, "prebuilt")
+    assert (claimed.source, answer.status_code, answer.json()["source"]) == ("prebuilt", 201, "prebuilt")

@@ -49,7 +49,7 @@ class Places:
         self.places = list(places)
         self.answers: dict[str, PlaceReport] = {}
         self.failing: set[str] = set()
-        self.asked: list[tuple[str, InspectPlace]] = []
+        self.inspected: list[tuple[str, InspectPlace]] = []
         self.list_failures = 0
 
     @activity.defn
@@ -61,7 +61,7 @@ class Places:
 
     @activity.defn(name="look")
     async def inspect_place(self, input: InspectPlace) -> PlaceReport:
-        self.asked.append((activity.info().task_queue, input))
+        self.inspected.append((activity.info().task_queue, input))
         if input.place.key in self.failing:
             raise ApplicationError("the engine does not answer", type="Injected", non_retryable=True)
         return self.answers.get(input.place.key, PlaceReport())
@@ -98,7 +98,7 @@ async def test_each_place_is_asked_on_its_own_queue(skipping: WorkflowEnvironmen
     }
     async with places.serving(skipping.client, f"{QUEUE}@h1", GPU):
         report = await run(skipping.client, {"fix": True})
-    assert sorted((queue, look.place.key, look.fix) for queue, look in places.asked) == [
+    assert sorted((queue, look.place.key, look.fix) for queue, look in places.inspected) == [
         (GPU, GPU, True),
         (f"{QUEUE}@h1", "@h1", True),
     ]
@@ -111,7 +111,7 @@ async def test_nothing_is_fixed_unless_it_is_asked_for(skipping: WorkflowEnviron
     places = Places(Place("process", "h1", [QUEUE]))
     async with places.serving(skipping.client, f"{QUEUE}@h1"):
         assert not (await run(skipping.client, raw)).fix
-    assert [look.fix for _, look in places.asked] == [False]
+    assert [look.fix for _, look in places.inspected] == [False]
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def test_a_mistyped_input_is_refused_and_parks_nothing(skipping: WorkflowE
             await run(skipping.client, raw)
     assert isinstance(failed.value.cause, ApplicationError)
     assert failed.value.cause.type == "InvalidInput"
-    assert places.asked == []
+    assert places.inspected == []
 
 
 async def test_a_second_input_is_refused_and_parks_nothing(skipping: WorkflowEnvironment) -> None:

@@ -207,9 +207,9 @@ class KnowsNoDeployment(FolderProvisioner):
 
 class Hangs(FolderProvisioner):
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        told = self._root.parents[1] / "pid"
-        told.write_text(str(os.getpid()))
-        told.rename(told.with_name("hangs"))
+        pid_file = self._root.parents[1] / "pid"
+        pid_file.write_text(str(os.getpid()))
+        pid_file.rename(pid_file.with_name("hangs"))
         while True:
             await asyncio.sleep(60)
 

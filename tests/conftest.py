@@ -84,12 +84,12 @@ def _no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     ours = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     found = [process for process in psutil.process_iter() if process.pid not in ours and _knows(process, folder)]
     _, left = psutil.wait_procs(found, timeout=5)  # what was killed is seen until the system has taken it down
-    told = []
+    survivors = []
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
-            told.append(f"{process.pid} {' '.join(process.cmdline())}")
+            survivors.append(f"{process.pid} {' '.join(process.cmdline())}")
             process.kill()
-    assert not told, f"left running by a test: {told}"
+    assert not survivors, f"left running by a test: {survivors}"
 
 
 def _knows(process: psutil.Process, folder: str) -> bool:

@@ -29,12 +29,12 @@ def main() -> None:
             for number in range(given.rounds):
                 seen = asyncio.run(storm(stack, "storm", given.claimers, given.seed + number))
                 asyncio.run(check_books(stack, seen))
-                for won in seen.won:
-                    assert stack.cli("release", str(won.workspace_id)).code == 0
+                for claimed in seen.claimed:
+                    assert stack.cli("release", str(claimed.workspace_id)).code == 0
                 check_whole(stack, "storm", 300)
                 faults = ", ".join(f"{name}: {count}" for name, count in sorted(seen.faults.items()))
                 print(
-                    f"round {number + 1}: {len(seen.won)} won, {seen.missed} missed, {seen.retries} asked again"
+                    f"round {number + 1}: {len(seen.claimed)} claimed, {seen.missed} missed, {seen.retries} retried"
                     f" ({faults}); no workspace and no claim id twice, the pool whole again",
                     flush=True,
                 )

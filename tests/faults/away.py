@@ -52,8 +52,8 @@ BUSY = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pre
 
 
 @dataclass
-class Told:
-    """What one caller was told, and how many seconds after it had asked."""
+class CallerAnswer:
+    """The answer to one caller, and how many seconds after its request it came."""
 
     kind: str
     message: str
@@ -62,13 +62,13 @@ class Told:
 
 @dataclass
 class Seen:
-    claims: list[Told] = field(default_factory=list)
-    batches: list[Told] = field(default_factory=list)
-    requests: list[Told] = field(default_factory=list)
+    claims: list[CallerAnswer] = field(default_factory=list)
+    batches: list[CallerAnswer] = field(default_factory=list)
+    requests: list[CallerAnswer] = field(default_factory=list)
     given_before: int = 0
     given_after: int = -1
     """How many workspaces people have: before the fault; and when it is over and nothing is under way any more."""
-    asked_again: str = ""
+    repeated_claim: str = ""
     """What the first claim gets when it is asked for again, under its id."""
     events: tuple[int, int] = (0, 0)
     """The length of the histories of a claim that was won, and of one that was not."""
@@ -128,38 +128,40 @@ async def try_one(namespace: str, fault: Fault, address: str) -> Seen:
             await fault.end()
         await until_quiet(engine)
         seen.given_after = await given(engine)
-        seen.asked_again = (await claim(client, requests[0], requests[0].name)).kind
+        seen.repeated_claim = (await claim(client, requests[0], requests[0].name)).kind
     await engine.dispose()
     return seen
 
 
-async def together(asking: list) -> list[Told]:  # type: ignore[type-arg]
+async def together(asking: list) -> list[CallerAnswer]:  # type: ignore[type-arg]
     return list(await asyncio.gather(*asking))
 
 
-async def claim(client: PrebuildsClient, request: ClaimRequest, claim_id: str) -> Told:
+async def claim(client: PrebuildsClient, request: ClaimRequest, claim_id: str) -> CallerAnswer:
     began = time.monotonic()
     try:
         await client.claim_request(request, claim_id)
     except PrebuildsError as error:
-        return Told(error.type, str(error), time.monotonic() - began)
-    return Told("given", "", time.monotonic() - began)
+        return CallerAnswer(error.type, str(error), time.monotonic() - began)
+    return CallerAnswer("given", "", time.monotonic() - began)
 
 
-async def claim_all(client: PrebuildsClient, request: ClaimsRequest, claim_id: str) -> Told:
+async def claim_all(client: PrebuildsClient, request: ClaimsRequest, claim_id: str) -> CallerAnswer:
     began = time.monotonic()
     try:
         await client.claim_all(request, claim_id)
     except PrebuildsError as error:
-        return Told(error.type, str(error), time.monotonic() - began)
-    return Told("given", "", time.monotonic() - began)
+        return CallerAnswer(error.type, str(error), time.monotonic() - began)
+    return CallerAnswer("given", "", time.monotonic() - began)
 
 
-async def put(http: httpx.AsyncClient, body: dict[str, str]) -> Told:
+async def put(http: httpx.AsyncClient, body: dict[str, str]) -> CallerAnswer:
     began = time.monotonic()
     answer = await http.put(f"/v1/claims/http-{body['name']}", json=body, timeout=60)
-    told = answer.json()
-    return Told(f"{answer.status_code} {told.get('code')}", told.get("detail", ""), time.monotonic() - began)
+    document = answer.json()
+    return CallerAnswer(
+        f"{answer.status_code} {document.get('code')}", document.get("detail", ""), time.monotonic() - began
+    )
 
 
 async def given(engine: AsyncEngine) -> int:

@@ -39,7 +39,7 @@ CUT = """
 class Round:
     """What one round saw."""
 
-    won: list[ClaimResult] = field(default_factory=list)
+    claimed: list[ClaimResult] = field(default_factory=list)
     missed: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     retries: int = 0
@@ -83,7 +83,7 @@ async def _claimer(client: PrebuildsClient, organization: str, seed: int, n: int
         except (StoreUnavailable, StackUnreachable):
             seen.retries += 1
             continue
-        seen.won.append(result)
+        seen.claimed.append(result)
         return
     raise AssertionError(f"claimer {n} of round {seed} got no answer")
 
@@ -104,18 +104,18 @@ async def _faults(stack: DevStack, rng: random.Random, seen: Round) -> None:
 
 async def check_books(stack: DevStack, seen: Round) -> None:
     """What was answered is what is recorded, and nothing was given twice."""
-    workspaces = [str(r.workspace_id) for r in seen.won]
+    workspaces = [str(r.workspace_id) for r in seen.claimed]
     assert len(set(workspaces)) == len(workspaces), "a workspace was given twice"
     connection = await asyncpg.connect(dsn_of(stack.facts["database_url"]))
     try:
         rows = await connection.fetch(
             "SELECT c.id, c.workspace_id::text, u.name FROM claims c JOIN workspaces w ON w.id = c.workspace_id"
             " JOIN users u ON u.id = w.owner_id WHERE c.id = ANY($1)",
-            [r.claim_id for r in seen.won],
+            [r.claim_id for r in seen.claimed],
         )
-        assert {(r.claim_id, str(r.workspace_id), r.owner) for r in seen.won} == {tuple(row) for row in rows}
-        won_twice = "SELECT workspace_id FROM claims WHERE workspace_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
-        assert await connection.fetch(won_twice) == []
+        assert {(r.claim_id, str(r.workspace_id), r.owner) for r in seen.claimed} == {tuple(row) for row in rows}
+        claimed_twice = "SELECT workspace_id FROM claims WHERE workspace_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
+        assert await connection.fetch(claimed_twice) == []
     finally:
         await connection.close()
 

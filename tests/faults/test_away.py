@@ -28,12 +28,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_claim_ends_in_time_and_none_is_won_later(seen: dict[str, Seen], fault: str) -> None:
-    told = seen[fault]
-    for claims, number in ((told.claims, CLAIMS[fault]), (told.batches, BATCHES)):
+    observed = seen[fault]
+    for claims, number in ((observed.claims, CLAIMS[fault]), (observed.batches, BATCHES)):
         assert [one.kind for one in claims] == ["StoreUnavailable"] * number
         assert all(10 <= one.after_s <= LONGEST_S for one in claims), claims
         assert all(WORDS.get(fault, "the database") in one.message for one in claims), claims
-    assert [one.kind for one in told.requests] == ["503 StoreUnavailable"] * REQUESTS
-    assert all(one.after_s <= LONGEST_S for one in told.requests), told.requests
-    assert told.given_after == told.given_before
-    assert told.asked_again == "given"
+    assert [one.kind for one in observed.requests] == ["503 StoreUnavailable"] * REQUESTS
+    assert all(one.after_s <= LONGEST_S for one in observed.requests), observed.requests
+    assert observed.given_after == observed.given_before
+    assert observed.repeated_claim == "given"

@@ -66,19 +66,19 @@ def campaigns(trial: Trial) -> dict[str, Campaign]:
         "templates": Campaign(templates.files, lambda text: trial.run(templates.check_file(trial, text)), 3),
         "claims": Campaign(
             st.tuples(claims.requests(), claims.claim_ids),
-            lambda asked: trial.run(claims.check_claim(trial, trial.pool, *asked)),
+            lambda arguments: trial.run(claims.check_claim(trial, trial.pool, *arguments)),
             2,
         ),
         "environment": Campaign(
             environment.environments, lambda given: trial.run(environment.check_environment(trial, given)), 2
         ),
         "workflows": Campaign(
-            workflows.runs, lambda asked: trial.run(workflows.check_run(clients[0], *asked)), around=serving
+            workflows.runs, lambda arguments: trial.run(workflows.check_run(clients[0], *arguments)), around=serving
         ),
         "commands": Campaign(commands.command_lines(), lambda line: commands.check_line(trial, line)),
         "drivers": Campaign(
             st.tuples(st.sampled_from(drivers.METHODS), drivers.behaviours),
-            lambda asked: trial.run(drivers.check_build(trial, preset, *asked)),
+            lambda arguments: trial.run(drivers.check_build(trial, preset, *arguments)),
         ),
     }
 

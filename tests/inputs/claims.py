@@ -44,14 +44,14 @@ def requests(draw: st.DrawFn) -> Any:
     """A claim with some of its fields, a few of them odd."""
     if draw(st.integers(0, 9)) == 0:
         return draw(odd)
-    asked: dict[str, Any] = {"preset": "acme/python/small", "owner": "alice", "name": draw(names)}
+    request: dict[str, Any] = {"preset": "acme/python/small", "owner": "alice", "name": draw(names)}
     for name in draw(st.lists(st.sampled_from(sorted(FIELDS)), max_size=4, unique=True)):
-        asked[name] = draw(FIELDS[name])
+        request[name] = draw(FIELDS[name])
     for name in draw(st.lists(st.sampled_from([*sorted(FIELDS), "name", "names"]) | texts, max_size=2)):
-        asked[name] = draw(odd)
+        request[name] = draw(odd)
     if draw(st.integers(0, 9)) == 0:
-        asked["names"] = [asked.pop("name", "n"), draw(names)]
-    return asked
+        request["names"] = [request.pop("name", "n"), draw(names)]
+    return request
 
 
 claim_ids = st.builds(lambda: f"claim-{next(NAMES)}") | texts

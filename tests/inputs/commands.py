@@ -75,13 +75,13 @@ def check_line(trial: Trial, line: list[str]) -> str:
         contextlib.redirect_stderr(err),
     ):
         code = run(line)
-    said, told = out.getvalue(), err.getvalue()
+    stdout, stderr = out.getvalue(), err.getvalue()
     assert code in (DONE, REFUSED, USAGE, UNREACHABLE), code
-    assert "Traceback" not in said + told, told
-    assert "\x1b" not in said + told
-    if "--json" in line and not (code == DONE and said.startswith("Usage:")):
-        document = json.loads(said)
+    assert "Traceback" not in stdout + stderr, stderr
+    assert "\x1b" not in stdout + stderr
+    if "--json" in line and not (code == DONE and stdout.startswith("Usage:")):
+        document = json.loads(stdout)
         assert code == DONE or "error" not in document or document["error"]["type"]
     if code != DONE:
-        assert said or told, "says nothing"
+        assert stdout or stderr, "says nothing"
     return str(code)

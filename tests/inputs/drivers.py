@@ -144,8 +144,8 @@ async def check_build(trial: Trial, preset: MadePreset, method: str, behaviour: 
     build_id = build_id_of(workspace_id, 1)
     if method != "apply":
         await _run(trial, Odd(good), build_id)
-        won = await _claim(trial, preset)
-        build_id, workspace = won.build_id, str(won.workspace_id)
+        claimed = await _claim(trial, preset)
+        build_id, workspace = claimed.build_id, str(claimed.workspace_id)
         if method in ("stop", "destroy"):
             await _run(trial, Odd(good), build_id)
             if method == "stop":
@@ -191,6 +191,6 @@ async def _run(trial: Trial, driver: Odd, build_id: Any) -> None:
 
 async def _claim(trial: Trial, preset: MadePreset) -> ClaimResult:
     async with await create_claim_pool(trial.url, size=1) as pool:
-        won = (await claim(ClaimStore(pool, enabled=True), preset)).result
-    assert won is not None
-    return won
+        claimed = (await claim(ClaimStore(pool, enabled=True), preset)).result
+    assert claimed is not None
+    return claimed

@@ -65,11 +65,11 @@ def check_refusal(error: PrebuildsError, *, fields: bool = True) -> None:
     assert error.message
     assert error.remedy
     assert error.details or not fields
-    said = f"{error} {error.details}"
-    assert "Traceback" not in said
-    assert "\x1b" not in said
-    assert "\0" not in said
-    said.encode()  # no half of a surrogate pair
+    text = f"{error} {error.details}"
+    assert "Traceback" not in text
+    assert "\x1b" not in text
+    assert "\0" not in text
+    text.encode()  # no half of a surrogate pair
 
 
 async def dump(engine: AsyncEngine, *, without: tuple[str, ...] = ()) -> dict[str, list[str]]:

@@ -123,8 +123,8 @@ class Campaign:
         path.write_text(
             TEMPLATE.format(name=self.name, driver=world.driver, source=source, instances=instances, standby=standby)
         )
-        said = self._stack.cli("apply", "-f", str(path))
-        assert said.code == 0, said
+        result = self._stack.cli("apply", "-f", str(path))
+        assert result.code == 0, result
 
     def _counted(self, ids: set[str]) -> bool:
         each = self._world.paused if self._paused else self._world.whole

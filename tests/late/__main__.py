@@ -23,15 +23,15 @@ async def campaign(rounds: int, faults: tuple[str, ...], seed: int) -> int:
                 begun = time.monotonic()
                 seen = await running.round(number, fault, random.Random(f"{seed}/{fault}/{number}"))  # noqa: S311
                 wrong += len(seen.wrong)
-                told = ", ".join(f"{count} {kind}" for kind, count in sorted(seen.counts().items()))
+                counts = ", ".join(f"{count} {kind}" for kind, count in sorted(seen.counts().items()))
                 print(
-                    f"{fault} {number + 1}: {told}; caught {seen.caught}, not known {seen.unknown};"
-                    f" told no and given: {len(seen.wrong)} ({time.monotonic() - begun:.0f} s)",
+                    f"{fault} {number + 1}: {counts}; caught {seen.caught}, not known {seen.unknown};"
+                    f" refused and claimed: {len(seen.wrong)} ({time.monotonic() - begun:.0f} s)",
                     flush=True,
                 )
                 for line in seen.wrong:
                     print(f"  {line}", flush=True)
-    print(f"{rounds} rounds of {', '.join(faults)}, each with {', '.join(FORMS)}: told no and given: {wrong}")
+    print(f"{rounds} rounds of {', '.join(faults)}, each with {', '.join(FORMS)}: refused and claimed: {wrong}")
     return wrong
 
 

@@ -49,11 +49,11 @@ TERMS: dict[str, dict[str, Any]] = {
     "wait-create": {"on_empty": "wait", "wait_timeout_seconds": 4, "on_timeout": "create"},
 }
 FREEZE_AFTER_S = (0.05, 0.3)
-ASKED_AGAIN_MAX = 40
+RETRIES_MAX = 40
 ANSWERED_S = 240.0
 QUIET_S = 2.0
 """So long no statement of a claim runs, before the late ones count as done."""
-WON = text("SELECT id, workspace_id::text FROM claims WHERE id LIKE :prefix || '%' AND workspace_id IS NOT NULL")
+CLAIMED = text("SELECT id, workspace_id::text FROM claims WHERE id LIKE :prefix || '%' AND workspace_id IS NOT NULL")
 BUSY = text("""
     SELECT count(*) FROM pg_stat_activity WHERE application_name = 'prebuilds-claims' AND state <> 'idle'
 """)
@@ -63,7 +63,7 @@ BUSY = text("""
 class Seen:
     """What one round saw."""
 
-    told: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
     """By claim id, a batch's members each: the workspace that was given, or the error that the run ended with."""
     caught: int = 0
     """Claims whose task timed out at the frozen worker."""
@@ -72,7 +72,7 @@ class Seen:
     wrong: list[str] = field(default_factory=list)
 
     def counts(self) -> Counter[str]:
-        return Counter("given" if "-" in told else told for told in self.told.values())
+        return Counter("given" if "-" in answer else answer for answer in self.answers.values())
 
 
 class Deployment:
@@ -122,39 +122,39 @@ class Deployment:
 
     async def _claim(self, claim_id: str, request: ClaimRequest, seen: Seen) -> None:
         async def ask() -> None:
-            seen.told[claim_id] = str((await self.client.claim_request(request, claim_id)).workspace_id)
+            seen.answers[claim_id] = str((await self.client.claim_request(request, claim_id)).workspace_id)
 
-        await self._until_told(ask, [claim_id], seen)
+        await self._until_answered(ask, [claim_id], seen)
 
     async def _claim_all(self, claim_id: str, request: ClaimsRequest, seen: Seen) -> None:
         async def ask() -> None:
             for claim in (await self.client.claim_all(request, claim_id)).claims:
-                seen.told[claim.claim_id] = str(claim.workspace_id)
+                seen.answers[claim.claim_id] = str(claim.workspace_id)
 
-        await self._until_told(ask, [f"{claim_id}/{n}" for n in range(len(request.names))], seen)
+        await self._until_answered(ask, [f"{claim_id}/{n}" for n in range(len(request.names))], seen)
 
-    async def _until_told(self, ask: Callable[[], Awaitable[None]], claim_ids: list[str], seen: Seen) -> None:
+    async def _until_answered(self, ask: Callable[[], Awaitable[None]], claim_ids: list[str], seen: Seen) -> None:
         """Ask, and again under the same id as long as the outcome is not known."""
-        for _ in range(ASKED_AGAIN_MAX):
+        for _ in range(RETRIES_MAX):
             try:
                 return await ask()
             except (StoreUnavailable, StackUnreachable):
                 seen.unknown += 1
             except PrebuildsError as error:
-                seen.told |= dict.fromkeys(claim_ids, error.type)
+                seen.answers |= dict.fromkeys(claim_ids, error.type)
                 return None
         raise AssertionError(f"{claim_ids} got no answer")
 
     async def _ask_service(self, claim_id: str, request: ClaimRequest, seen: Seen) -> None:
-        asked = {"claim_id": claim_id, "request": request.model_dump(mode="json", exclude_defaults=True)}
+        message = {"claim_id": claim_id, "request": request.model_dump(mode="json", exclude_defaults=True)}
         stdin = self.processes["service"].stdin
         assert stdin is not None
-        stdin.write(json.dumps(asked).encode() + b"\n")
-        seen.told[claim_id] = ""  # until the service has printed it
+        stdin.write(json.dumps(message).encode() + b"\n")
+        seen.answers[claim_id] = ""  # until the service has printed it
 
     async def _read_answers(self, prefix: str, seen: Seen) -> None:
         """Wait until other workers have answered what the frozen service had started, and count what was caught."""
-        for claim_id in seen.told:
+        for claim_id in seen.answers:
             if "/" in claim_id:
                 continue
             handle = self.client.temporal.get_workflow_handle(claim_workflow_id(claim_id))
@@ -162,11 +162,11 @@ class Deployment:
                 continue  # the service was frozen before it started this one
             events = [e async for e in handle.fetch_history_events(wait_new_event=False)]
             seen.caught += any(e.HasField("workflow_task_timed_out_event_attributes") for e in events)
-            if seen.told[claim_id] == "":
+            if seen.answers[claim_id] == "":
                 try:
                     await handle.result()
                 except WorkflowFailureError:
-                    seen.told[claim_id] = "no"  # whatever the service says later, this is what Temporal has told
+                    seen.answers[claim_id] = "no"  # whatever the service says later, this is what Temporal has told
 
     async def _read_service(self, seen: Seen) -> None:
         stdout = self.processes["service"].stdout
@@ -177,10 +177,10 @@ class Deployment:
                 if not (line := await stdout.readline()):
                     raise AssertionError(f"the service has ended with {await self.processes['service'].wait()}")
                 answers, answer = answers + 1, json.loads(line)
-                claim_id, told = answer["claim_id"], answer["told"]
-                if seen.told[claim_id] == "no" and "-" in told:
-                    seen.wrong.append(f"{claim_id}: Temporal has told no, the service {told}")
-                seen.told[claim_id] = told
+                claim_id, outcome = answer["claim_id"], answer["outcome"]
+                if seen.answers[claim_id] == "no" and "-" in outcome:
+                    seen.wrong.append(f"{claim_id}: Temporal answered no, the service {outcome}")
+                seen.answers[claim_id] = outcome
 
     async def _until_quiet(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -193,12 +193,12 @@ class Deployment:
 
     async def _check(self, prefix: str, seen: Seen) -> None:
         async with self.engine.connect() as connection:
-            won = {row.id: row.workspace_id for row in await connection.execute(WON, {"prefix": prefix})}
-        for claim_id, told in seen.told.items():
-            if "-" in told and won.get(claim_id) != told:
-                seen.wrong.append(f"{claim_id}: told {told}, has {won.get(claim_id)}")
-            elif "-" not in told and told not in ("StoreUnavailable", "StackUnreachable") and claim_id in won:
-                seen.wrong.append(f"{claim_id}: told {told}, and given {won[claim_id]}")
+            claimed = {row.id: row.workspace_id for row in await connection.execute(CLAIMED, {"prefix": prefix})}
+        for claim_id, outcome in seen.answers.items():
+            if "-" in outcome and claimed.get(claim_id) != outcome:
+                seen.wrong.append(f"{claim_id}: answered {outcome}, has {claimed.get(claim_id)}")
+            elif "-" not in outcome and outcome not in ("StoreUnavailable", "StackUnreachable") and claim_id in claimed:
+                seen.wrong.append(f"{claim_id}: answered {outcome}, and claimed {claimed[claim_id]}")
 
 
 @asynccontextmanager

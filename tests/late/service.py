@@ -1,5 +1,5 @@
 """A service that claims in its own process: `service.py DATABASE_URL`. Each line that it reads is a claim to make, as
-JSON with a claim id and a request; it prints one line for each answer. Logs go to stderr."""
+JSON with a claim id and a request; it prints one line for each outcome. Logs go to stderr."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ async def main(database_url: str) -> None:
 
         async def claim(claim_id: str, request: ClaimRequest) -> None:
             try:
-                told = str((await prebuilds.claim_request(request, claim_id)).workspace_id)
+                outcome = str((await prebuilds.claim_request(request, claim_id)).workspace_id)
             except PrebuildsError as error:
-                told = error.type
-            print(json.dumps({"claim_id": claim_id, "told": told}), flush=True)
+                outcome = error.type
+            print(json.dumps({"claim_id": claim_id, "outcome": outcome}), flush=True)
 
         print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
-            asked = json.loads(line)
-            claims.create_task(claim(asked["claim_id"], ClaimRequest.model_validate(asked["request"])))
+            message = json.loads(line)
+            claims.create_task(claim(message["claim_id"], ClaimRequest.model_validate(message["request"])))
 
 
 if __name__ == "__main__":

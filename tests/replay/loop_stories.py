@@ -31,7 +31,7 @@ BURSTS = 9
 """Temporal takes 10,000 signals a run; the tasks of the last ones make up the rest."""
 
 
-def the_loop_is_asked(stack: DevStack) -> None:
+def a_client_asks_the_loop(stack: DevStack) -> None:
     os.kill(stack.facts["pids"]["control"], signal.SIGKILL)  # in mid-loop, so that its work is repeated
     stack.ask(*claim_words("claims", "while-away"))
     stack.wait_whole("claims")
@@ -145,5 +145,5 @@ def _until_reconciling(stack: DevStack, presets: int) -> None:
 
 
 def _signal(stack: DevStack, name: str, given: str) -> None:
-    said = stack.temporal("workflow", "signal", "-w", ORCHESTRATOR_ID, "--name", name, "--input", given)
-    assert said.code == 0, said
+    result = stack.temporal("workflow", "signal", "-w", ORCHESTRATOR_ID, "--name", name, "--input", given)
+    assert result.code == 0, result

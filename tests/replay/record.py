@@ -49,15 +49,15 @@ def store(name: str, found: dict[str, list[WorkflowHistory]]) -> list[str]:
     """Write the shortest history of each case. Returns the cases without one."""
     missing = []
     for kind, histories in found.items():
-        told = [(history, steps_of(history)) for history in histories]
+        walked = [(history, steps_of(history)) for history in histories]
         for case, pattern in CASES[kind].items():
             path = HISTORIES / f"{name}-{case}-{kind}.json.gz"
             if path.exists():
                 continue
-            history = next((history for history, steps in told if shows(steps, pattern)), None)
+            history = next((history for history, steps in walked if shows(steps, pattern)), None)
             if history is None:
                 missing.append(f"{kind} {case}")
-                print(*(" ".join(steps[:60]) for _, steps in told[-12:]), sep="\n  ")
+                print(*(" ".join(steps[:60]) for _, steps in walked[-12:]), sep="\n  ")
                 continue
             with gzip.open(path, "xt") as file:
                 file.write(history.to_json())

@@ -40,8 +40,8 @@ def _word(event: HistoryEvent) -> str | None:
     attribute = event.WhichOneof("attributes")
     if attribute is None:
         return None
-    told = _WORDS.get(attribute.removesuffix("_event_attributes"))
-    return told(getattr(event, attribute)) if callable(told) else told
+    word = _WORDS.get(attribute.removesuffix("_event_attributes"))
+    return word(getattr(event, attribute)) if callable(word) else word
 
 
 def _marker(attributes: Any) -> str | None:

@@ -20,8 +20,8 @@ from prebuilds.vocabulary import build_id_of, reconcile_preset_id
 from tests.e2e.dev_stack import DevStack, frozen, until
 from tests.kill_steps.workers import Host, Workers
 from tests.replay.loop_stories import (
+    a_client_asks_the_loop,
     a_preset_is_busy,
-    the_loop_is_asked,
     the_loop_is_canceled,
     the_loop_is_renewed_amid_work,
     the_loop_is_renewed_when_idle,
@@ -97,8 +97,8 @@ def a_claim_is_tried_again(stack: DevStack) -> None:
         await connection.close()
 
     asyncio.run(set_read_only("on"))
-    asked = {"preset": path_of("outage"), "owner": "alice", "name": "outage"}
-    begin(stack, "ClaimWorkspace", "claim-workspace/outage", "prebuilds-claims", asked)
+    request = {"preset": path_of("outage"), "owner": "alice", "name": "outage"}
+    begin(stack, "ClaimWorkspace", "claim-workspace/outage", "prebuilds-claims", request)
     time.sleep(1)
     asyncio.run(set_read_only("off"))
     until_closed(stack, "claim-workspace/outage")
@@ -297,7 +297,7 @@ def tell(stack: DevStack, folder: Path) -> None:
         claims_wait_in_every_way(stack)
         requests(stack)
         drills(stack)
-        the_loop_is_asked(stack)
+        a_client_asks_the_loop(stack)
         a_preset_is_busy(stack)
         the_loop_is_stopped_in_mid_pass(stack)
         the_loop_is_canceled(stack)

@@ -56,10 +56,10 @@ def ask_client(stack: DevStack, ask: Callable[[PrebuildsClient], Awaitable[T]]) 
 
 def begin(stack: DevStack, kind: str, workflow: str, queue: str, given: Any) -> None:
     """Start a workflow as a service in any language does, and do not wait for it."""
-    said = stack.temporal(
+    result = stack.temporal(
         *("workflow", "start", "-w", workflow, "--type", kind, "--task-queue", queue, "--input", json.dumps(given))
     )
-    assert said.code == 0, said
+    assert result.code == 0, result
 
 
 def until_closed(stack: DevStack, workflow: str, timeout_s: float = 60) -> None:

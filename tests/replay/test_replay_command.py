@@ -24,11 +24,11 @@ Command = Callable[..., tuple[int, dict[str, Any]]]
 def replay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")  # files need no Temporal
 
-    def told(*words: str) -> tuple[int, dict[str, Any]]:
+    def run_words(*words: str) -> tuple[int, dict[str, Any]]:
         code = run(["replay", "--json", *words])
         return code, json.loads(capsys.readouterr().out)
 
-    return told
+    return run_words
 
 
 def changed(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> str:
@@ -95,9 +95,9 @@ def test_a_history_that_differs_is_named_with_its_first_other_event(
 def test_a_file_that_is_no_history_is_refused_by_name(replay: Command, tmp_path: Path, content: str) -> None:
     file = tmp_path / "no.json"
     file.write_text(content)
-    code, said = replay("--from", str(file))
-    assert (code, said["error"]["type"]) == (1, "InvalidInput")
-    assert f"{file} is no workflow history" in said["error"]["message"]
+    code, answer = replay("--from", str(file))
+    assert (code, answer["error"]["type"]) == (1, "InvalidInput")
+    assert f"{file} is no workflow history" in answer["error"]["message"]
 
 
 def test_nothing_to_replay_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def _claims(seen: Seen) -> str:
-    older = sum(won.version is not None for won in seen.won)
+    older = sum(claimed.version is not None for claimed in seen.claimed)
     kills = f", {seen.kills} kills of all workers" if seen.kills else ""
-    return f"{len(seen.won)} claims won, {older} from the older version, {seen.missed} missed{kills}"
+    return f"{len(seen.claimed)} claims claimed, {older} from the older version, {seen.missed} missed{kills}"
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ OPEN = "SELECT state, reason, from_number, to_number FROM rollouts ORDER BY star
 class Seen:
     """What claims met during one rollout."""
 
-    won: list[ClaimResult] = field(default_factory=list)
+    claimed: list[ClaimResult] = field(default_factory=list)
     missed: int = 0
-    asked_again: int = 0
+    retries: int = 0
     kills: int = 0
 
 
@@ -159,7 +159,7 @@ async def _claim_all_the_time(client: PrebuildsClient, organization: str, rate: 
 
 
 async def _claim(client: PrebuildsClient, organization: str, name: str, seen: Seen) -> None:
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "preset": f"{organization}/python/small",
         "owner": "alice",
         "name": name,
@@ -168,11 +168,11 @@ async def _claim(client: PrebuildsClient, organization: str, name: str, seen: Se
     }
     for _ in range(60):
         try:
-            seen.won.append(await client.claim(**asked))
+            seen.claimed.append(await client.claim(**request))
         except NoClaimablePrebuiltWorkspaces:
             seen.missed += 1
         except (StoreUnavailable, StackUnreachable):
-            seen.asked_again += 1
+            seen.retries += 1
             continue
         return
     raise AssertionError(f"claim {name} got no answer")

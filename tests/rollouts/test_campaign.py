@@ -32,8 +32,8 @@ def test_bounds_hold_under_claims_and_kills_and_a_bad_version_changes_nothing(tm
         _, history = asyncio.run(roll(stack, "roll", rate=0, seed=3, until_state="failed"))
         assert history.reason == "small: hard_limited"
         assert history.least_ready == POOL
-        told = stack.ask("rollouts", "show", "roll/python")
-        assert (told["state"], told["pools"][0]["old_ready"], told["pools"][0]["held"]) == (
+        rollout = stack.ask("rollouts", "show", "roll/python")
+        assert (rollout["state"], rollout["pools"][0]["old_ready"], rollout["pools"][0]["held"]) == (
             "failed",
             POOL,
             "hard_limited",

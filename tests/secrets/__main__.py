@@ -34,14 +34,14 @@ def main() -> int:
                     apply(stack, driver)
                     found = tell(stack, kept, driver, podman if driver == "container" else None)
                     for deleted, places in ((False, found.alive), (True, found.deleted)):
-                        said = documented(PAGE, driver, keys=keys, deleted=deleted)
+                        listed = documented(PAGE, driver, keys=keys, deleted=deleted)
                         how = f"{driver}, {'with' if keys else 'without'} keys, {'deleted' if deleted else 'alive'}"
                         print(f"{how}: {', '.join(sorted(places)) or 'nowhere'}", flush=True)
-                        for place in sorted(places - said):
+                        for place in sorted(places - listed):
                             print(f"  NOT DOCUMENTED: {place}", flush=True)
-                        for place in sorted(said - places):
+                        for place in sorted(listed - places):
                             print(f"  NOT FOUND: {place}", flush=True)
-                        wrong += places != said
+                        wrong += places != listed
     return 1 if wrong else 0
 
 

@@ -116,7 +116,7 @@ def watched_processes(secret: str) -> Iterator[set[str]]:
         watching.join()
 
 
-def places(stack: DevStack, secret: str, said: Iterable[str], spans: Callable[[], bytes]) -> set[str]:
+def places(stack: DevStack, secret: str, output: Iterable[str], spans: Callable[[], bytes]) -> set[str]:
     """Everywhere that a stack, which runs, keeps or tells the secret."""
     found = {f"database {column}" for column in asyncio.run(in_tables(stack.facts["database_url"], secret))}
     if asyncio.run(in_histories(stack.facts["temporal_address"], secret)):
@@ -124,7 +124,7 @@ def places(stack: DevStack, secret: str, said: Iterable[str], spans: Callable[[]
     found |= {place_of(path, stack.state_dir) for path in in_files(stack.state_dir, secret)}
     if has(stack.log.read_bytes(), secret):
         found.add("worker logs")
-    if has("\n".join(said).encode(), secret):
+    if has("\n".join(output).encode(), secret):
         found.add("command output")
     if has(spans(), secret):
         found.add("spans and metrics")

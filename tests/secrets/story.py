@@ -52,7 +52,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 class Kept:
     """What was sent out of a stack."""
 
-    told: Collector
+    collector: Collector
     webhooks: Receiver
     encrypts: bool
     """Whether histories are encrypted."""
@@ -92,21 +92,21 @@ def apply(stack: DevStack, driver: str) -> None:
     organization = {"name": driver, "members": ["alice"], "templates": [template]}
     path = stack.files / f"{driver}.yaml"
     path.write_text(json.dumps({"organizations": [organization]}))
-    said = stack.cli("apply", "-f", str(path))
-    assert said.code == 0, said
+    result = stack.cli("apply", "-f", str(path))
+    assert result.code == 0, result
 
 
 def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None) -> Found:
     """Claim, stop, start, and delete; look after each half."""
     secret = f"hunter2-{uuid4().hex}"
     workspace = f"alice/{driver}-dev"
-    said: list[str] = []
+    output: list[str] = []
     stack.wait_whole(driver, 120)
 
     def do(*words: str) -> None:
         done = stack.cli(*words)
         assert done.code == 0, done
-        said.extend((done.out, done.err))
+        output.extend((done.out, done.err))
 
     def settled(status: str) -> None:
         def is_so() -> bool:
@@ -128,7 +128,7 @@ def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None)
             check=False,
         )
         assert claimed.returncode == 0, claimed
-        said += [claimed.stdout, claimed.stderr]
+        output += [claimed.stdout, claimed.stderr]
         do("workspaces", "stop", workspace)
         settled("stopped")
         do("workspaces", "start", workspace)
@@ -137,14 +137,14 @@ def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None)
         do(*words)
         do(*words, "--json")
     seen |= _in_answers(stack, kept, driver, secret, json.loads(claimed.stdout)["claim_id"])
-    spans = kept.told.spans
+    spans = kept.collector.spans
     spans_before = len(spans)
     until(lambda: len(spans) > spans_before, "more spans, and so all of before", 30)
-    traced = {span.name for span in kept.told.read()}
+    traced = {span.name for span in kept.collector.read()}
     assert {"SELECT decide_claim", "RunActivity:claim", f"{driver} claim"} <= traced, "the claim was traced"
-    alive = places(stack, secret, said, lambda: kept.told.received) | seen | _in_engine(podman, secret)
+    alive = places(stack, secret, output, lambda: kept.collector.received) | seen | _in_engine(podman, secret)
     do("release", workspace, "--wait")
-    deleted = places(stack, secret, said, lambda: kept.told.received) | _in_engine(podman, secret)
+    deleted = places(stack, secret, output, lambda: kept.collector.received) | _in_engine(podman, secret)
     if driver == "terraform":
         until(lambda: bool(kept.webhooks.raw), "the webhook to be told of what the claim has replaced", 30)
     if has(b"\n".join(kept.webhooks.raw), secret):
@@ -155,16 +155,16 @@ def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None)
 def _in_answers(stack: DevStack, kept: Kept, driver: str, secret: str, claim_id: str) -> set[str]:
     """Whether the HTTP server tells the secret, to a refused claim that brings it, too, or as Temporal's codec."""
     token, address = (stack.state_dir / "token").read_text().strip(), stack.facts["http"]
-    asked = {"preset": f"{driver}/desk/one", "owner": "alice", "name": f"{driver}-dev"}
-    told = []
+    request = {"preset": f"{driver}/desk/one", "owner": "alice", "name": f"{driver}-dev"}
+    answers = []
     with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
         for n, parameters in enumerate(({"token": secret}, {"tokem": secret}, [secret])):
-            answer = http.put(f"/v1/claims/{claim_id}-{n}", json=asked | {"claim_parameters": parameters})
+            answer = http.put(f"/v1/claims/{claim_id}-{n}", json=request | {"claim_parameters": parameters})
             assert 400 <= answer.status_code < 500, answer.text
-            told.append(answer.text)
-        told += [http.get(f"/v1/claims/{claim_id}{path}").text for path in ("", "/explain")]
-        told += [http.get(f"/v1/{path}").text for path in ("workspaces", "jobs", "snapshot")]
-    found = {"HTTP answers"} if has("\n".join(told).encode(), secret) else set()
+            answers.append(answer.text)
+        answers += [http.get(f"/v1/claims/{claim_id}{path}").text for path in ("", "/explain")]
+        answers += [http.get(f"/v1/{path}").text for path in ("workspaces", "jobs", "snapshot")]
+    found = {"HTTP answers"} if has("\n".join(answers).encode(), secret) else set()
     if kept.encrypts:
         shown = stack._process(
             "temporal",

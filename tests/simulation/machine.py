@@ -183,7 +183,7 @@ class PoolMachine(Checked):
             case "pause":
                 self.pause(paused=True)
             case "claim":
-                self.claim(preset, "alice", len(self.won) + 100, 1)
+                self.claim(preset, "alice", len(self.claimed) + 100, 1)
             case "invalidate":
                 self.invalidate(preset)
             case "build":
@@ -237,29 +237,29 @@ class PoolMachine(Checked):
         answers = self.world.claim(preset, owner, f"w{n}", claim_id, times)
         for answer in answers:
             if isinstance(answer, ClaimOutcome) and answer.result is not None:
-                self._won(answer.result)
+                self._note_claim(answer.result)
         self._count("claim")
 
     @rule(preset=PRESET, owner=st.sampled_from(CLAIM_OWNERS), n=st.integers(0, 8))
     def wait(self, preset: str, owner: str, n: int) -> None:
         """A claim that queues; some wait under a name that is taken when their turn comes."""
         if found := self.world.wait(preset, owner, f"w{n}", f"wait-{n}"):
-            self._won(found)
+            self._note_claim(found)
         self._count("wait")
 
     @rule(n=st.integers(0, 8), look=st.booleans())
     def stand(self, n: int, look: bool) -> None:
         """A waiting claim's workflow looks itself up, or leaves."""
         if found := self.world.leave(f"wait-{n}", look=look):
-            self._won(found)
+            self._note_claim(found)
         self._count("look" if look else "leave")
 
-    @precondition(lambda self: self.won)
+    @precondition(lambda self: self.claimed)
     @rule(pick=st.integers(0, 1000))
     def release(self, pick: int) -> None:
-        workspace = sorted(self.won)[pick % len(self.won)]
+        workspace = sorted(self.claimed)[pick % len(self.claimed)]
         self.released.add(workspace)
-        del self.won[workspace]
+        del self.claimed[workspace]
         self.world.run(release_workspace(self.world.engine, str(workspace), "ops"))
         self._count("release")
 

@@ -35,7 +35,7 @@ class Checked(RuleBasedStateMachine):
         self.template: dict[str, Any] = {}
         """Its rollout and canary."""
         self.pool_members: int | None = None
-        self.won: dict[UUID, tuple[str, str]] = {}
+        self.claimed: dict[UUID, tuple[str, str]] = {}
         """Workspace -> who claimed it under which claim id; released ones are taken out."""
         self.released: set[UUID] = set()
         self.decided: set[str] = set()
@@ -43,10 +43,10 @@ class Checked(RuleBasedStateMachine):
 
     @invariant()
     def claimed_workspaces_are_their_owners_alone(self) -> None:
-        if not self.won:
+        if not self.claimed:
             return
         rows = {w.id: w for w in self._workspaces()}
-        for workspace, (owner, _) in self.won.items():
+        for workspace, (owner, _) in self.claimed.items():
             assert rows[workspace].owner == owner
             assert rows[workspace].deleted_at is None
         claimed_at = {b.workspace_id: b.number for b in self.world.rows(BUILDS) if b.stage == "claim"}
@@ -123,13 +123,13 @@ class Checked(RuleBasedStateMachine):
             assert (counts.paused, counts.pausing) == (standby, 0)
             assert state.active or not state.actual
 
-    def _won(self, result: ClaimResult) -> None:
+    def _note_claim(self, result: ClaimResult) -> None:
         workspace, holder = result.workspace_id, (result.owner, result.claim_id)
-        assert self.won.get(workspace, holder) == holder, "a workspace is won once"
-        held = [w for w, (_, c) in self.won.items() if c == result.claim_id]
+        assert self.claimed.get(workspace, holder) == holder, "a workspace is claimed once"
+        held = [w for w, (_, c) in self.claimed.items() if c == result.claim_id]
         assert held in ([], [workspace]), "a claim id holds one workspace"
         if workspace not in self.released:
-            self.won[workspace] = holder
+            self.claimed[workspace] = holder
 
     def _apply(self) -> None:
         """Apply what the policies and the template say."""

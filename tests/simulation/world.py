@@ -185,18 +185,18 @@ class World:
         ids = {"create": plan.create, "delete": plan.delete, "cancel": plan.cancel, "move": moves}[kind]
 
         async def once() -> Written:
-            asked = (self.engine, plan.preset_id, plan.pass_number, ids, self.rules)
+            arguments = (self.engine, plan.preset_id, plan.pass_number, ids, self.rules)
             try:
                 match kind:
                     case "create":
-                        return await create_prebuilds(*asked, pending_max=pending_max, create_for=plan.create_for)
+                        return await create_prebuilds(*arguments, pending_max=pending_max, create_for=plan.create_for)
                     case "delete":
-                        return await delete_prebuilds(*asked)
+                        return await delete_prebuilds(*arguments)
                     case "move":
                         at = (self.engine, plan.preset_id, plan.pass_number, self.rules)
                         return await move_prebuilds(*at, resume=plan.resume, pause=plan.pause)
                     case _:
-                        return await cancel_creations(*asked)
+                        return await cancel_creations(*arguments)
             except SupersededPass:
                 return Written([], [], lost=len(ids))
 
@@ -264,17 +264,17 @@ class World:
         """A claim that joins the queue when nothing is ready; the workspace that it found ready, if any."""
         path = f"acme/python/{preset}"
         request = ClaimRequest(preset=path, owner=owner, name=name, on_empty=OnEmpty.WAIT)
-        target, asked = ClaimTarget(path, path=path.split("/")), hash_request(request)
+        target, request_hash = ClaimTarget(path, path=path.split("/")), hash_request(request)
         run = self._new_run()
-        self._waits[claim_id] = (asked, run)
+        self._waits[claim_id] = (request_hash, run)
 
         async def join() -> ClaimResult | None:
             assert self._claims is not None
             try:
-                claimed = await self._claims.claim(claim_id, request, target, asked, run)
+                claimed = await self._claims.claim(claim_id, request, target, request_hash, run)
                 if claimed.result is None:
                     queue = ClaimQueue(self._claims)
-                    waiting = await queue.join(claim_id, claim_id, request, target, claimed, asked, run)
+                    waiting = await queue.join(claim_id, claim_id, request, target, claimed, request_hash, run)
                     return None if isinstance(waiting, ClaimQueued) else waiting.result
             except PrebuildsError:
                 return None
@@ -286,7 +286,7 @@ class World:
         """What a waiting claim's workflow does when it is woken, late or cancelled."""
         if claim_id not in self._waits:
             return None
-        asked, run = self._waits[claim_id]
+        request_hash, run = self._waits[claim_id]
 
         async def go() -> ClaimResult | None:
             assert self._claims is not None
@@ -294,7 +294,7 @@ class World:
             try:
                 if look:
                     return (await queue.take_answer_or_place(claim_id, run)).result
-                return (await queue.leave(claim_id, claim_id, asked, run, ClaimTimedOut("late"))).result
+                return (await queue.leave(claim_id, claim_id, request_hash, run, ClaimTimedOut("late"))).result
             except PrebuildsError:
                 return None
 

@@ -45,7 +45,7 @@ def main() -> None:
             finally:
                 upgrade.end()
             kills = ", ".join(f"{name}: {count}" for name, count in sorted(upgrade.kills.items()))
-            say(f"{seen.answered} claims: {len(seen.won)} won, {seen.missed} missed, {seen.retries} asked again")
+            say(f"{seen.answered} claims: {len(seen.claimed)} claimed, {seen.missed} missed, {seen.retries} retried")
             say(f"killed: {kills}; none lost, none twice; the waiting claim and the long build lived through it")
         finally:
             temporal.stop()

@@ -100,7 +100,7 @@ class Upgrade:
             self._gate.touch()
             held = await asyncio.wait_for(waiting, END_S)
             assert held is not None, "the long build's workspace is given to the claim that waited for it"
-        await self._check_end(client.temporal, [*traffic.seen.won, held])
+        await self._check_end(client.temporal, [*traffic.seen.claimed, held])
         return traffic.seen
 
     def end(self) -> None:
@@ -169,9 +169,9 @@ class Upgrade:
         """Shut the release before out."""
         code, done = await self._command(self.new, "migrate", "--finish")
         assert (code, done["finished"]) == (0, True)
-        code, said = await self._command(self.old, "status")
-        assert (code, said["error"]["type"]) == (3, "StackUnreachable")
-        assert "schema 0002, which this release does not know" in said["error"]["message"]
+        code, answer = await self._command(self.old, "status")
+        assert (code, answer["error"]["type"]) == (3, "StackUnreachable")
+        assert "schema 0002, which this release does not know" in answer["error"]["message"]
 
     async def _until(self, is_so: Callable[[], Any], what: str, timeout_s: float = END_S) -> None:
         try:
@@ -203,10 +203,10 @@ class Upgrade:
     async def _nothing_is_unfinished(self) -> bool:
         return bool((await self._fetch(UNFINISHED))[0][0] == 0)
 
-    async def _check_end(self, temporal: Client, won: Sequence[ClaimResult]) -> None:
+    async def _check_end(self, temporal: Client, claimed: Sequence[ClaimResult]) -> None:
         """Compare what was answered with what is recorded, and see that nothing is stuck."""
-        answered = {(claim.claim_id, str(claim.workspace_id), claim.owner) for claim in won}
-        assert len({workspace for _, workspace, _ in answered}) == len(won), "a workspace was given twice"
+        answered = {(claim.claim_id, str(claim.workspace_id), claim.owner) for claim in claimed}
+        assert len({workspace for _, workspace, _ in answered}) == len(claimed), "a workspace was given twice"
         assert {tuple(row) for row in await self._fetch(BOOKS)} == answered, "what is recorded was answered, no more"
         await self._until(self._nothing_is_unfinished, "every build to end")
         assert (await temporal.count_workflows(STUCK)).count == 0

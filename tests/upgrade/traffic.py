@@ -34,13 +34,13 @@ class Plan:
 class Seen:
     """What the claims were answered."""
 
-    won: list[ClaimResult] = field(default_factory=list)
+    claimed: list[ClaimResult] = field(default_factory=list)
     missed: int = 0
     retries: int = 0
 
     @property
     def answered(self) -> int:
-        return len(self.won) + self.missed
+        return len(self.claimed) + self.missed
 
 
 class Traffic:
@@ -50,16 +50,16 @@ class Traffic:
         self.seen = Seen()
         self._client = client
         self._wanted = asyncio.Semaphore(0)
-        self._asked_for = 0
+        self._requested = 0
         self._next = 0
 
     async def answer(self, claims: int, *, but: int = 0) -> None:
         """Have so many more claims made, and wait until all that were ever made are answered, *but* a few."""
-        self._asked_for += claims
+        self._requested += claims
         for _ in range(claims):
             self._wanted.release()
         async with asyncio.timeout(ANSWERS_S):
-            while self.seen.answered < self._asked_for - but:
+            while self.seen.answered < self._requested - but:
                 await asyncio.sleep(0.1)
 
     async def claimer(self) -> None:
@@ -71,7 +71,7 @@ class Traffic:
             if result is None:
                 self.seen.missed += 1
             else:
-                self.seen.won.append(result)
+                self.seen.claimed.append(result)
                 await self._release(result)
 
     async def claim(self, template: str, name: str, on_empty: OnEmpty) -> ClaimResult | None:

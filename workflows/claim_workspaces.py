@@ -35,10 +35,10 @@ class ClaimWorkspaces:
             try:
                 await asyncio.sleep(0)  # a claim that was cancelled before its first task hears of it here
             except asyncio.CancelledError:
-                won = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)
-                if won is None:
+                claimed = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)
+                if claimed is None:
                     raise
-                return won
+                return claimed
             # Also when it is cancelled meanwhile, since what it has won counts.
             return await self._step(ClaimActivities.claim_all, only_input(raw), claim_id, run)
         except (InvalidInput, FailureError) as error:

@@ -137,8 +137,8 @@ class DrillTemplate:
         self._enter("claim", "takes a prebuild that can be spared")
         info = workflow.info()
         taking = TakePrebuild(self._id, preset_id, ClaimRun(id=info.run_id, began_at=info.start_time))
-        won = await workflow.execute_activity_method(DrillClaimActivities.take_prebuild, taking, **TAKE)
-        return won.build_id
+        claimed = await workflow.execute_activity_method(DrillClaimActivities.take_prebuild, taking, **TAKE)
+        return claimed.build_id
 
     async def _hand_over(self, begun: BegunDrill, build_id: UUID) -> str:
         """Wait for the hand-over, and return the task queue that reaches the workspace."""

@@ -114,11 +114,11 @@ def start(
                 done = await system.loop.start(
                     actor(), duration(interval, "interval") if interval is not None else None
                 )
-        said = "the loop is started" if done.changed else "the loop is running already"
+        outcome = "the loop is started" if done.changed else "the loop is running already"
         if done.state == "stopped":
-            said = f"the loop was stopped again meanwhile: {done.cause}"
+            outcome = f"the loop was stopped again meanwhile: {done.cause}"
         applied = f"; it runs a pass every {interval}" if done.interval_applied else ""
-        document(done, human=said + applied)
+        document(done, human=outcome + applied)
 
     run_command(go())
 
@@ -133,9 +133,9 @@ def stop(
         async with operations() as system:
             with progress("waiting for the loop to end"):
                 done = await system.loop.stop(actor(), cause, wait=wait)
-        said = "the loop has ended" if wait else "the loop is stopping"
+        outcome = "the loop has ended" if wait else "the loop is stopping"
         not_running = f"the loop is not running: {done.cause or 'never started'}"
-        document(done, human=f"{said}: {cause}" if done.changed else not_running)
+        document(done, human=f"{outcome}: {cause}" if done.changed else not_running)
 
     run_command(go())
 

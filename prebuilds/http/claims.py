@@ -131,10 +131,10 @@ async def get_claim(
     found = await find_claim(request, service, actor, claim_id, Action.SEE_CLAIM)
     if isinstance(found, ClaimsResult):
         return ClaimState(claim_id=claim_id, state="claimed", claim=found)
-    told = await wait_for_answer(service, found, Patience(wait_of(prefer), actor.token_id))
-    if told.request_hash != found.request_hash:  # somebody else's request has the id now
+    answered = await wait_for_answer(service, found, Patience(wait_of(prefer), actor.token_id))
+    if answered.request_hash != found.request_hash:  # somebody else's request has the id now
         return await get_claim(request, service, actor, claim_id)
-    return await state_of(service, told)
+    return await state_of(service, answered)
 
 
 @router.get(

@@ -98,17 +98,17 @@ async def _sent(guard: Guard, first: asyncio.Task[str], frames: AsyncGenerator[s
             await asyncio.wait({coming, draining}, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)
             if coming.done():
                 try:
-                    said = coming.result()
+                    frame = coming.result()
                 except StopAsyncIteration:
                     return
                 coming = None
             elif draining.done():
                 return
             elif clock() - spoken >= HEARTBEAT_S:
-                said = ": still there\n\n"
+                frame = ": still there\n\n"
             else:
                 continue
-            yield said
+            yield frame
             spoken = clock()
     finally:
         draining.cancel()

@@ -63,8 +63,8 @@ def waiting_turn(service: Service, token_id: UUID | None) -> Iterator[None]:
     held = service.held_of
     for number, most, whose in ((held[token_id], OF_TOKEN_MAX, " of this token"), (held.total(), WAITERS_MAX, "")):
         if number >= most:
-            said = f"{most} answers and streams{whose} are held; ask without waiting, or close some"
-            raise HTTPException(503, said, {"Retry-After": "1"})
+            message = f"{most} answers and streams{whose} are held; ask without waiting, or close some"
+            raise HTTPException(503, message, {"Retry-After": "1"})
     held[token_id] += 1
     try:
         yield

@@ -132,8 +132,8 @@ class DirectClaims:
     async def find_batch(self, claim_id: str, members: int) -> ClaimsResult | None:
         """What a batch of claims has won; None when it has won nothing."""
         with store_answers():
-            won = await read_batch(self._engine, member_ids(claim_id, members))
-        return ClaimsResult(claim_id=claim_id, claims=won) if won else None
+            claimed = await read_batch(self._engine, member_ids(claim_id, members))
+        return ClaimsResult(claim_id=claim_id, claims=claimed) if claimed else None
 
     async def outlook(self, request: SomeRequest) -> Outlook:
         """What the next request of a claim that found nothing ready can expect.

@@ -194,8 +194,8 @@ class RemoteClaims:
                 if await asking.refused():
                     return True
                 news = await self.transport.ask(routes.DELETE_CLAIM, ClaimNews, claim_id=asking.claim_id)
-                won = news.claim or {}
-                for claim in won.get("claims", [won] if won else []):
+                claimed = news.claim or {}
+                for claim in claimed.get("claims", [claimed] if claimed else []):
                     workspace = str(claim["workspace_id"])
                     await self.transport.ask(routes.RELEASE_WORKSPACE, ReleaseResult, workspace=workspace)
                 return True

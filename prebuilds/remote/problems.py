@@ -71,17 +71,17 @@ def error_of_answer(url: str, status: int, reason: str, problem: Mapping[str, An
         reason: The status in words.
         problem: None when the answer was no problem of ours.
     """
-    said = f"the server at {url} answers {status} {reason}"
+    message = f"the server at {url} answers {status} {reason}"
     if problem is None:
         away = "it sends callers elsewhere, which is not followed" if 300 <= status < 400 else "not as Prebuilds does"
-        return StackUnreachable(f"{said}: {away}", remedy=SET_URL)
+        return StackUnreachable(f"{message}: {away}", remedy=SET_URL)
     code, detail = problem["code"], problem.get("detail")
     if status == 413:
         return InvalidInput.field("body", f"is too long: {detail}", "make the request smaller")
     if code in OVERLOADED:
-        return StackUnreachable(f"{said}: {detail}", remedy="try again in a moment")
+        return StackUnreachable(f"{message}: {detail}", remedy="try again in a moment")
     if (remedy := OF_THE_SERVER.get(code)) is not None:
-        return RequestFailed(f"{said}: {detail}", remedy=remedy)
+        return RequestFailed(f"{message}: {detail}", remedy=remedy)
     return error_of_problem(problem)
 
 

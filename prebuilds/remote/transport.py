@@ -280,8 +280,8 @@ def _again_after(response: httpx.Response) -> float | None:
     if response.status_code not in PASSING:
         return None
     code = (_problem_of(response) or {}).get("code")
-    said = response.headers.get("Retry-After", "")
-    again_s = float(said) if said.isascii() and said.isdigit() else None
+    retry_after = response.headers.get("Retry-After", "")
+    again_s = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
     if code in ERRORS and code != "RateLimited":
         if response.status_code == 429:
             return None  # a miss: the claim has its answer

@@ -228,10 +228,10 @@ def _command_nobody_runs(template: dict[Any, Any], path: Path, load: Load) -> di
 
 def _messages(error: PrebuildsError) -> dict[str, str]:
     """What is wrong with each field, with what to do where the error is about one alone."""
-    said = {field: str(message) for field, message in error.details.items()}
-    if len(said) == 1 and error.advice is not None:
-        return {field: f"{message}; {error.advice}" for field, message in said.items()}
-    return said
+    problems = {field: str(message) for field, message in error.details.items()}
+    if len(problems) == 1 and error.advice is not None:
+        return {field: f"{message}; {error.advice}" for field, message in problems.items()}
+    return problems
 
 
 def _unfit(text: str, *, keep: str = "") -> str | None:

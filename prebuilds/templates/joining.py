@@ -31,10 +31,10 @@ def join_files(files: Sequence[tuple[str, TemplateFile]]) -> TemplateFile:
                 said_by.setdefault(place, file)
             before = joined.get(entry.name)
             for field in ("prebuilds", "members_exact", "limits"):
-                said = getattr(entry, field)
-                if said is None:
+                value = getattr(entry, field)
+                if value is None:
                     continue
-                if before is not None and getattr(before, field) not in (None, said):
+                if before is not None and getattr(before, field) not in (None, value):
                     problems[f"{file}: {path}.{field}"] = f"is another in {said_by[f'{path}.{field}']}; keep one"
                 said_by.setdefault(f"{path}.{field}", file)
             joined[entry.name] = entry if before is None else _both(before, entry)

@@ -120,8 +120,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
             ended = kind.removeprefix("rollout_")
             return f"rollout to version {data['to']} {ended}: version {data['by_version']} became active"
         case "rollout_succeeded" | "rollout_paused" | "rollout_resumed" | "rollout_goes_on":
-            said = kind.removeprefix("rollout_").replace("_", " ")
-            return f"rollout to version {data['to']} {said}" + ("" if actor == "prebuilds" else f" by {actor}")
+            change = kind.removeprefix("rollout_").replace("_", " ")
+            return f"rollout to version {data['to']} {change}" + ("" if actor == "prebuilds" else f" by {actor}")
         case "canary_passed" | "canary_ended":
             return f"canary of version {data['to']} {kind.removeprefix('canary_')}: it goes on to all"
         case "canary_failed":

@@ -143,6 +143,11 @@ class Reach:
         return any(where is None or organization in where for where in (self.all, self.people, self.own))
 
     @property
+    def has_all_people(self) -> bool:
+        """Whether what belongs to people is within reach in every organization."""
+        return self.all is None or self.people is None
+
+    @property
     def nothing(self) -> bool:
         """Whether no resource at all is within reach."""
         return self.all is not None and not (

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import WorkspaceNotFound
+from prebuilds.api import OwnerNotFound, WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
 from prebuilds.payloads.not_found import no_workspace
 from prebuilds.planning.policy import EVERYWHERE, Reach
@@ -77,14 +77,20 @@ async def list_workspaces(
         limit: The most workspaces that are returned.
         after: A cursor from `workspace_cursor`; None to begin with the first workspace.
     Raises:
-        OwnerNotFound, PresetNotFound: There never was such an owner or preset.
+        OwnerNotFound: There never was such an owner. Without workspaces of all people in reach, the list is empty.
+        PresetNotFound: There never was such a preset within reach.
         InvalidInput: *after* is not such a cursor.
     """
     passed = read_cursor(after, str, str, str, datetime, UUID) if after is not None else None
     async with engine.connect() as connection:
-        if owner is not None:
-            await check_owner(connection, owner)
         presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset, reach)]
+        if owner is not None:
+            try:
+                await check_owner(connection, owner)
+            except OwnerNotFound:
+                if reach.has_all_people:
+                    raise
+                return []  # as for an owner whose workspaces are out of reach
         statement, values = select_workspaces(owner, presets, prebuilt, reach, limit, passed)
         rows = await connection.execute(text(statement), values)
         return [WorkspaceRow(**_workspace(row)) for row in rows]

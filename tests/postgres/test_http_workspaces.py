@@ -128,6 +128,8 @@ async def test_the_list_is_in_pages_and_has_what_the_token_may_see(engine: Async
         assert await seen("reader") == others
         assert await seen("claims") == [*own, "beta/alice"]
         assert await seen("claims", "?owner=alice") == ["acme/alice", "beta/alice"]
+        assert await seen("alice", "?owner=bob") == await seen("alice", "?owner=stranger") == []
+        assert await seen("operator", "?owner=stranger") == 422
         assert await seen("nobody") == []
         assert await seen("jobs") == 403
         assert await seen("alice", "?prebuilt=true") == []

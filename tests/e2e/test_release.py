@@ -8,8 +8,8 @@ from prebuilds.store.engine import create_engine
 from prebuilds.store.workspaces import release_workspace
 from tests.e2e.dev_stack import DevStack, until
 
-RELEASED_S = 25.0
-"""Of a workspace whose start would go on for a minute."""
+RELEASED_S = 12.5
+"""Twice this is the deadline (`PATIENCE`): a start that nobody cancels would go on for a minute."""
 NEVER = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
 
 

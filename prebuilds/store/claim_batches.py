@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
+from prebuilds.api import LimitExceeded
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, beyond_limits, refusal
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
@@ -141,15 +142,19 @@ class ClaimBatches:
             raise refusal(SUPERSEDED, requests[0], target, claim_id)
         if refused := recorded_refusal(answered):
             raise refused
+        never = None
         if row is not None and row["limits"] is not None and answered.get("source") is None:
             never = beyond_limits(len(requests), row["organization"], json.loads(row["limits"]))
-            if never is not None:
-                raise never
         claims: dict[int, ClaimOutcome] = {}
         # In the order of names, so that two batches of one owner, from whatever pools, lock the same names in one
         # order.
         for n, request in sorted(enumerate(requests), key=lambda item: item[1].name):
-            claimed = await self._store.claim_on(connection, ids[n], request, target, request_hash, run, held=held)
+            try:
+                claimed = await self._store.claim_on(connection, ids[n], request, target, request_hash, run, held=held)
+            except LimitExceeded as error:
+                raise never or error from None
+            if never is not None:  # only now, since the first claim refuses who is not a member
+                raise never
             if claimed.decided_now and claimed.preset_id != locked and not await connection.fetchval(IS_ACTIVE, locked):
                 raise RetryTransaction  # a version became active before its template was locked
             if claimed.result is None:

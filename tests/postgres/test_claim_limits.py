@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import InvalidInput, LimitExceeded, NoClaimablePrebuiltWorkspaces
+from prebuilds.api import InvalidInput, LimitExceeded, NoClaimablePrebuiltWorkspaces, OwnerNotFound
 from prebuilds.operations.limits import LimitOperations
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.store.claim_batches import LOCK_FOR_BATCH_BY_ID
@@ -172,6 +172,13 @@ async def test_a_batch_beyond_a_limit_is_refused_for_good(
     assert "at most 2" in refused.value.remedy
     assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 0
     assert len((await desk.ask_all("b2", ["a", "b"])).claims) == 2
+
+
+async def test_only_members_learn_that_a_batch_is_beyond_a_limit(engine: AsyncEngine, desk: Desk) -> None:
+    preset = await limited(engine, workspaces=2)
+    await make_ready(engine, preset, 4)
+    with pytest.raises(OwnerNotFound):
+        await desk.ask_all("b1", ["a", "b", "c", "d"], owner="stranger")
 
 
 async def test_created_and_stopped_ones_count_and_those_being_deleted_do_not(engine: AsyncEngine, desk: Desk) -> None:

@@ -28,7 +28,7 @@ from temporalio.client import Client
 from benchmarks.demands import DAY_MIN, DEMANDS
 from benchmarks.stacks import measure_on_server, run
 from prebuilds.background.demand import DemandCounter
-from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.dispatch import NUDGE_SPACING_S, Dispatcher
 from prebuilds.background.sizing import Sizer
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.planning.plan import plan_preset
@@ -54,7 +54,9 @@ WARM_UP_MIN = 30
 """Minutes that are not counted, while the pool grows to its size."""
 SIZED_AT_S = 3
 """Seconds of each minute at which a worker computes sizes."""
-FIRST = ("ready", "minute", "claim")
+PASS_EVERY_S = 15
+"""The loop's interval. A claim causes a pass sooner."""
+FIRST = ("ready", "pass", "minute", "claim")
 """Order of steps that are due at the same time, as in the replay."""
 LAST = 10**9
 OFF_MAX = 0.02
@@ -163,6 +165,8 @@ class Pool:
     claimed: int = 0
     idle_s: float = 0.0
     ready: int = 0
+    refilled_at_s: float = -NUDGE_SPACING_S
+    """When claims have last caused a pass, or when they will."""
     due: list[tuple[float, int, str, UUID | None]] = field(default_factory=list)
     """Steps to come: time, order among steps of the same time, kind, and build."""
 
@@ -182,12 +186,15 @@ class Pool:
             await self.set_clock(at_s)
             match what:
                 case "claim":
-                    await self.claim()
+                    if await self.claim():
+                        self.ask_for_refill()
                 case "ready" if build is not None:
                     await end_build(self.engine, build, BuildStatus.SUCCEEDED)
                 case "minute":
                     await self.size()
-            await self.reconcile()
+                    await self.reconcile()
+                case "pass":
+                    await self.reconcile()
             await self.look()
         await self.set_clock(until_s)
 
@@ -205,14 +212,23 @@ class Pool:
             )
         self.ready = int(str(counted))
 
-    async def claim(self) -> None:
+    def ask_for_refill(self) -> None:
+        """Plan a pass as a claim causes it, unless one is planned."""
+        if self.refilled_at_s <= self.now_s:
+            self.refilled_at_s = max(self.now_s, self.refilled_at_s + NUDGE_SPACING_S)
+            self.plan(self.refilled_at_s, "pass")
+
+    async def claim(self) -> bool:
+        """Claim a prebuild, and return whether one was ready."""
         id = f"c{uuid4().hex}"
         request = ClaimRequest(preset=PATH, owner="alice", name=id[:20])
         claim_run = ClaimRun(id=id, began_at=self.begins_at + timedelta(seconds=self.now_s))
         target = ClaimTarget(PATH, path=tuple(PATH.split("/")))
         outcome = await self.claims.claim(id, request, target, hash_request(request), claim_run, held=False)
+        hit = outcome.result is not None
         self.claimed += 1
-        self.hits += outcome.result is not None
+        self.hits += hit
+        return hit
 
     async def size(self) -> None:
         """Count the claims, and compute the size for the minute that has begun."""
@@ -253,6 +269,8 @@ async def follow(url: str, case: Case, demand: Demand, begin_min: int, until_min
     try:
         for minute in range(begin_min, until_min):
             pool.plan(minute * 60 + SIZED_AT_S, "minute")
+            for second in range(0, 60, PASS_EVERY_S):
+                pool.plan(minute * 60 + second, "pass")
         for at_s in demand.arrivals:
             if at_s >= begin_min * 60:
                 pool.plan(at_s, "claim")

@@ -24,6 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.failures.temporal import is_failed_connect
 from prebuilds.payloads import WorkspaceBuildInput
+from prebuilds.planning.sizing.replay import REFILL_SPACING_S
 from prebuilds.store import builds
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.hand_over import Served
@@ -43,10 +44,9 @@ logger = logging.getLogger(__name__)
 
 NUDGE_WINDOW_S = 0.02
 """Nudges within this many seconds are sent as one signal."""
-NUDGE_SPACING_S = 1.0
+NUDGE_SPACING_S = REFILL_SPACING_S
 """The shortest time between two nudges of one preset, in seconds; half of it when a nudge for another preset is sent
-anyway. The first nudge goes at once, so that a burst of 300 claims causes two reconciles. A reconcile costs as much as
-two claims: four a second for each of four busy pools took a third of a machine with two cores."""
+anyway. The first nudge goes at once. Replays of sizes count with it."""
 NUDGED_MAX = 500
 """The most presets that one signal names. For more presets, a pass over all of them costs less."""
 START_DELAY_S = 0.01

@@ -38,6 +38,17 @@ def test_a_pool_serves_what_it_holds_and_is_whole_a_lead_time_later() -> None:
     assert score.member_s == pytest.approx(2 * 180), "refilled at once: being made counts, too"
 
 
+def test_claims_within_a_second_of_a_refill_are_refilled_together_after_it() -> None:
+    demand = of_slots(0, 0, 0, 60, minutes=3)
+    first, *_, last = demand.arrivals
+    score = replay(demand, [60] * 3, lead_s=20)
+    together = replay(of_slots(0, 0, 0, 1, minutes=3), [60] * 3, lead_s=20)
+    assert (score.hits, together.member_s) == (60, 60 * 180), "a single claim is refilled at once"
+    missing_s = 60 * 180 - score.member_s
+    assert 8 < last - first < 10
+    assert 0.3 * 60 < missing_s < 0.6 * 60, "of a second's claims, each waits for half of one on average"
+
+
 def test_a_claim_that_waits_gets_the_next_one_and_one_more_is_made_for_it() -> None:
     demand = of_slots(0, 0, 0, 2, minutes=3)
     first, second = demand.arrivals

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.shrinking import WARRANTED_LEADS
 
+REFILL_SPACING_S = 1.0
+"""The shortest time between two reconciles that claims of one pool cause, in seconds. The first claim causes one at
+once, and those within a second after it one together, so that a burst of 300 claims causes two. A reconcile costs as
+much as two claims: four a second for each of four busy pools took a third of a machine with two cores."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -119,8 +124,8 @@ def replay(
 ) -> Score:
     """Run a pool of these sizes through a demand.
 
-    The pool is as the planner keeps it: what is claimed is created again at once, a higher size is created at once, a
-    lower one deletes what is ready and lets what is being made end.
+    The pool is as the loop keeps it: what is claimed is created again at once, or `REFILL_SPACING_S` after the last
+    refill; a higher size is created at once; a lower one deletes what is ready and lets what is being made end.
 
     Args:
         sizes: One for each minute of the demand.
@@ -178,6 +183,10 @@ class _Pool:
         """When each creation under way is ready."""
         self.promised = 0
         """How many of those, the next ones, go to claims that wait."""
+        self.refilled_at = -math.inf
+        """When claims have last caused a reconcile."""
+        self.refill_at = math.inf
+        """When the next one is due that they have caused."""
         self.forget_score()
 
     def forget_score(self) -> None:
@@ -188,7 +197,13 @@ class _Pool:
         self.idle_peak = self.ready
 
     def go_on_until(self, at: float) -> None:
-        """Let what is being made become ready."""
+        """Let what is being made become ready, and refill the pool when that is due."""
+        if self.refill_at <= at:
+            self._let_ready(self.refill_at)
+            self._refill()
+        self._let_ready(at)
+
+    def _let_ready(self, at: float) -> None:
         while self.due and self.due[0] <= at:
             self._count(self.due[0])
             self.due.popleft()
@@ -214,15 +229,28 @@ class _Pool:
             self.hits += 1
         else:
             self.missed_at.append(at)
-        if not hit and waits:
+        if hit:
+            self._ask_for_refill()
+        elif waits:
             self.promised += 1
-            self._create()
+            self._refill()
             self.waits_s.append(self._next(self.promised - 1) - at)
-        self._create()
 
     def _next(self, place: int) -> float:
         """When the creation at this place among those under way is ready."""
         return self.due[place]
+
+    def _ask_for_refill(self) -> None:
+        """Refill the pool as soon as the spacing allows."""
+        due_at = self.refilled_at + REFILL_SPACING_S
+        if due_at <= self.now:
+            self._refill()
+        else:
+            self.refill_at = due_at
+
+    def _refill(self) -> None:
+        self.refilled_at, self.refill_at = self.now, math.inf
+        self._create()
 
     def _create(self) -> None:
         for _ in range(self.size + self.promised - self.ready - len(self.due)):
@@ -245,7 +273,7 @@ class _PoolWithPaused(_Pool):
         """When each resume under way is ready."""
         super().__init__(lead_s)
 
-    def go_on_until(self, at: float) -> None:
+    def _let_ready(self, at: float) -> None:
         due, resumed = self.due, self._resumed
         while True:
             created = due[0] if due else math.inf
@@ -277,7 +305,7 @@ class _PoolWithPaused(_Pool):
         self.missed_at.append(at)
         self._idle -= 1
         self.waits_s.append(self._paused.promotion_s)
-        self._create()
+        self._ask_for_refill()
 
     def _next(self, place: int) -> float:
         if not self._resumed:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from prebuilds.planning.sizing.demand import SLOT_S, SLOTS_PER_MINUTE, Demand
 from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_where_misses_wait
 from prebuilds.planning.sizing.replay import Bounds, replay
-from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Rule, highest_before
+from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, Mixed, PeakHold, Rate, Rule, highest_before
 from prebuilds.planning.sizing.stored import rule_of_json, rule_to_json
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -25,6 +25,7 @@ DAY = 24 * HOUR
 WEEK = 7 * DAY
 RULES: tuple[Rule, ...] = (
     Fixed(3),
+    Mixed(3, 1),
     Rate(10, 0.99),
     Rate(5, 0.95, waits=True, headroom=1.5),
     PeakHold(7),
@@ -69,6 +70,12 @@ def test_a_size_by_poisson_is_the_smallest_quantile(load: float, hit_rate: float
 
     assert fewer_than(size) >= hit_rate
     assert fewer_than(size - 1) < hit_rate or size == 0
+
+
+def test_a_mix_has_one_more_in_the_first_hours_of_each_four() -> None:
+    demand = Demand(MONDAY + timedelta(hours=3, minutes=30), [0] * 6 * 150)
+    assert Mixed(6, 1).sizes(demand, 60) == [6] * 30 + [7] * 60 + [6] * 61
+    assert Mixed(6, 3).sizes(demand, 60) == [6] * 30 + [7] * 121
 
 
 def test_nobody_claims_so_nothing_is_held() -> None:

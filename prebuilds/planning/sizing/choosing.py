@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.replay import Bounds, Score, replay
-from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Rule
+from prebuilds.planning.sizing.rules import MIXED_HOURS, ByHour, Fixed, Larger, Mixed, PeakHold, Rate, Rule
 
 RATE_WINDOWS_MIN = (10, 30, 60, 120)
 RATE_HEADROOMS = (1.0, 1.25, 1.5, 2.0)
@@ -118,6 +118,8 @@ def candidates(demand: Demand, target: Target, bounds: Bounds, lead_s: float) ->
     size = smallest_fixed(demand, target, bounds, lead_s, score_from=demand.minutes // 2)
     if size is not None:
         yield Fixed(size)
+        if size > bounds.min:
+            yield from (Mixed(size - 1, hours) for hours in range(1, MIXED_HOURS))
     yield from changing_rules(demand, target)
 
 

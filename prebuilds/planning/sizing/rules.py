@@ -18,6 +18,7 @@ from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_whe
 
 HISTORY_DAYS = 14
 """How far back any rule looks."""
+MIXED_HOURS = 4
 LOAD_STEPS_PER_CLAIM = 20
 """Loads are rounded up to a twentieth of a claim, so that a replay computes each size once."""
 
@@ -58,6 +59,32 @@ class Fixed:
 
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
         return [self.size] * (demand.minutes + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """A size, and one more for some hours of each four.
+
+    A fixed size is a whole number, so that the smallest one that meets a target often exceeds it. One less for a part
+    of the time meets it more closely. The hours are long, so that few members are made and deleted for it.
+    """
+
+    size: int
+    hours: int
+    """How many of each `MIXED_HOURS` have one more; the first ones, counted from midnight UTC."""
+
+    @property
+    def name(self) -> str:
+        return f"fixed {self.size}, and {self.size + 1} for {self.hours} of {MIXED_HOURS} h"
+
+    def lookback_min(self, lead_s: float) -> int:
+        return 0
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        begin = round(demand.begins_at.timestamp() / 60)
+        return [
+            self.size + (minute // 60 % MIXED_HOURS < self.hours) for minute in range(begin, begin + demand.minutes + 1)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Refilled, Rule
+from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, Mixed, PeakHold, Rate, Refilled, Rule
 
 KINDS: dict[str, type[Any]] = {
     "fixed": Fixed,
+    "mixed": Mixed,
     "rate": Rate,
     "peak_hold": PeakHold,
     "by_hour": ByHour,

@@ -102,6 +102,14 @@ LEADS = st.sampled_from([20.0, 90.0, 400.0])
 CLAIMS = st.lists(st.integers(0, 6) | st.just(0), min_size=1, max_size=90)
 
 
+def test_a_size_falls_when_the_replay_lets_it_fall() -> None:
+    rule, pool = PeakHold(3), Driven(PeakHold(3), Bounds(max=9), 20)
+    for claims in (5, *[0] * 30):
+        pool.minute(claims)
+    demand = Demand(NOW, [n for claims in pool.minutes for n in (claims, 0, 0, 0, 0, 0)])
+    assert pool.sizes == pool.bounds.settle(rule.sizes(demand, 20), 20)[1:]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(RULES), LEADS, CLAIMS, st.integers(0, 3), st.integers(0, 12))
 def test_bounds_hold_and_no_member_is_deleted_before_it_was_worth_its_cost(

@@ -54,6 +54,13 @@ def next_size(
         before: The size that was followed until now; None if none was.
         holding: The wanted sizes that the previous turn has stored.
     """
-    size = bounds.settle(rule.sizes(demand, lead_s), lead_s)[-1]
+    earlier = list(holding)
+    sizes = rule.sizes(demand, lead_s)
+    if earlier:
+        # What was wanted until the previous turn is stored. To settle these minutes again would hold it twice as long.
+        minutes = max(round((at - earlier[-1].at) / timedelta(minutes=1)), 1)
+        size = bounds.clamp(max(sizes[-minutes:]))
+    else:
+        size = bounds.settle(sizes, lead_s)[-1]
     cool_down = timedelta(minutes=bounds.cool_down(lead_s))
-    return Next(holding_sizes(holding, WantedSize(at, size), cool_down), bounds, before)
+    return Next(holding_sizes(earlier, WantedSize(at, size), cool_down), bounds, before)

@@ -73,6 +73,7 @@ following: $(STAMP)  ## Whether a real pool follows what the replay of its size 
 
 sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
 	$(BIN)/python -m benchmarks.sizes
+	$(BIN)/python -m benchmarks.steady
 
 targets: $(STAMP)  ## What 1,000 targets cost a pass over 10,000 presets, and claims
 	$(BIN)/python -m benchmarks.targets

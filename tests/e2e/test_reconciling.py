@@ -158,16 +158,16 @@ def test_a_new_version_replaces_the_pool_and_leaves_people_alone(stack: DevStack
     stack.apply("renewed", 2, **QUICK)
     stack.wait_whole("renewed")
     claimed = stack.ask("claim", "--preset", "renewed/python/small", "--owner", "bob", "--name", "old", "--wait-ready")
-    before = {w["id"] for w in stack.workspaces("renewed")}
     stack.apply("renewed", 2, command=["sleep", "99999"], ready=None)
 
     def replaced() -> bool:
-        return {w["id"] for w in stack.workspaces("renewed")} & before == {claimed["workspace_id"]}
+        return {w["version"] for w in stack.workspaces("renewed") if w["owner"] == "prebuilds"} == {2}
 
     until(replaced, "the old pool to go")
     stack.wait_whole("renewed")
-    assert {w["version"] for w in stack.workspaces("renewed") if w["owner"] == "prebuilds"} == {2}
-    assert stack.ask("workspaces", "show", "bob/old")["status"] == "running"
+    assert replaced()
+    kept = stack.ask("workspaces", "show", "bob/old")
+    assert (kept["id"], kept["status"]) == (claimed["workspace_id"], "running")
 
 
 def test_another_preset_comes_and_goes_and_the_pool_stays(stack: DevStack) -> None:

@@ -266,8 +266,8 @@ MUTATIONS = [
     ),
     Mutation(
         *("ClaimWorkspaces", "canceled-before", "a cancellation is not recorded"),
-        "                won = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)\n",
-        "                won = None\n",
+        "                claimed = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)\n",
+        "                claimed = None\n",
     ),
     # --- Requests, inventory, lint ---
     Mutation(

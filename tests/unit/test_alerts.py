@@ -38,7 +38,7 @@ def test_each_alert_fires_when_it_should_and_only_then(file: Path) -> None:
     promtool("test", "rules", file)
 
 
-def test_every_alert_is_tested() -> None:
+def test_each_alert_has_a_test() -> None:
     tests = "".join(file.read_text() for file in RULES.parent.glob("tests/*.yml"))
     assert [rule["alert"] for rule in ALERTS if f'alertname="{rule["alert"]}"' not in tests] == []
 

@@ -47,7 +47,9 @@ def database(namespace_id: str | None) -> DatabaseSide:
         ("b", None, {}, Fit.DATABASE_ELSEWHERE),  # a namespace keeps its name
     ],
 )
-def test_what_belongs_together(recorded: str | None, id_: str | None, marks: dict[UUID, str], fit: Fit) -> None:
+def test_a_database_and_a_namespace_fit_by_their_recorded_ids(
+    recorded: str | None, id_: str | None, marks: dict[UUID, str], fit: Fit
+) -> None:
     namespace = NamespaceSide("name-a", "temporal:7233", id_, marks)
     assert check_binding(database(recorded), namespace) is fit
     if fit in (Fit.BOUND, Fit.DATABASE_ALONE, Fit.UNKNOWN):

@@ -82,14 +82,14 @@ def test_the_rest_goes_round_by_turns() -> None:
     assert turns[0].pending_max(UUID(int=3)) == 1
 
 
-def test_who_wants_no_more_takes_no_turn() -> None:
+def test_a_preset_with_enough_capacity_takes_no_turn() -> None:
     found = demands((0, 1), (3, 0), (0, 9), (5, 2))
     assert [share_capacity(found, 15, turn).favored for turn in range(3)] == [{*ids(3)}, {*ids(4)}, {*ids(3)}]
     assert share_capacity(found, 12, rotation=1) == Shares(3)
 
 
 @pytest.mark.parametrize("found", [[], demands((0, 0), (0, 0)), demands((2, 0), (1, 1))])
-def test_what_nobody_wants_is_there_for_whoever_is_nudged_next(found: list[Demand]) -> None:
+def test_unused_capacity_is_left_for_the_next_nudged_preset(found: list[Demand]) -> None:
     """A claim's refill between two passes plans with the last pass's level."""
     assert share_capacity(found, 10, rotation=3) == Shares(10)
 

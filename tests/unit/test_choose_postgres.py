@@ -30,7 +30,7 @@ def choose(tmp_path: Path, npm: str, **env: str) -> subprocess.CompletedProcess[
     ("code", "chosen"),
     [("ENOTFOUND", "18"), ("E403", "18"), ("EINTEGRITY", None), ("EUSAGE", None)],
 )
-def test_only_what_cannot_be_fetched_is_left_out(code: str, chosen: str | None, tmp_path: Path) -> None:
+def test_a_version_is_left_out_only_when_its_download_fails(code: str, chosen: str | None, tmp_path: Path) -> None:
     done = choose(tmp_path, f"echo 'npm error code {code}' >&2; exit 1", POSTGRES="14")
     assert code in done.stderr
     if chosen is None:

@@ -10,7 +10,7 @@ from prebuilds.http.claim_route import ClaimRoute
 READ = {"request", "service", "actor", "body", "prefer"}
 
 
-def test_what_a_claims_route_declares_is_what_it_reads() -> None:
+def test_a_claim_route_declares_exactly_the_parameters_it_reads() -> None:
     """The framework would read a parameter more; this route would leave its default, without a word."""
     declared = {}
     for route in claims.deciding.routes:

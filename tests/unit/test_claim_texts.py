@@ -36,7 +36,7 @@ NOBODY = PrebuildsClient(cast("Any", None))
         ("next_start_at", "0001-01-01T00:00:00Z"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_by_field(field: str, value: object) -> None:
+def test_text_that_cannot_be_sent_is_refused_by_field(field: str, value: object) -> None:
     for model, name in ((ClaimRequest, {}), (ClaimsRequest, {"name": None, "names": ["dev"]})):
         if field == "name" and name:
             continue

@@ -60,7 +60,7 @@ main()
 
 
 @pytest.mark.parametrize("json_", [(), ("--json",)], ids=["table", "json"])
-def test_an_output_that_cannot_be_written_is_told_as_that(json_: tuple[str, ...]) -> None:
+def test_an_unwritable_output_is_named_in_the_error(json_: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         ended = prebuilds(*json_, code=PRINTS, stdout=full)
     assert ended.returncode == 1
@@ -68,7 +68,7 @@ def test_an_output_that_cannot_be_written_is_told_as_that(json_: tuple[str, ...]
     assert ended.stderr == f"error: OutputFailed: {reason}; the command may have done its work all the same\n"
 
 
-def test_a_reader_who_has_left_is_told_nothing() -> None:
+def test_a_closed_pipe_ends_the_command_without_a_message() -> None:
     read, write = os.pipe()
     os.close(read)
     try:

@@ -74,7 +74,7 @@ def test_a_command_over_http_needs_neither_temporal_nor_a_database(words: tuple[
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",)], ids=lambda words: words[0])
-def test_what_needs_no_server_imports_no_client(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_command_without_a_server_imports_no_client(words: tuple[str, ...], tmp_path: Path) -> None:
     modules = imported(words, tmp_path)
     assert "typer" in modules
     assert under(modules, NEVER | DRIVERS | {"temporalio", "sqlalchemy", "asyncpg", "prebuilds.payloads"}) == set()

@@ -16,7 +16,7 @@ VERSION = metadata.version("prebuilds")
 
 
 @pytest.mark.parametrize("words", [[], ["presets"], ["-h"], ["presets", "-h"], ["presets", "list", "-h"], ["--help"]])
-def test_help_is_no_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_ends_with_status_zero(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     output = capsys.readouterr()
     assert output.out.startswith("Usage: prebuilds ")
@@ -46,7 +46,7 @@ def test_without_a_server_there_is_no_page(
     assert "cannot reach the server at http://127.0.0.1:1" in capsys.readouterr().err
 
 
-def test_it_runs_as_a_module() -> None:
+def test_the_package_runs_as_a_module() -> None:
     result = subprocess.run(
         [sys.executable, "-P", "-m", "prebuilds", "--version"], capture_output=True, text=True, check=True
     )

@@ -26,7 +26,7 @@ OURS = {"migrate", "http", *WORKERS}
 SECRET = re.compile(r"PASSWORD|_PWD$|_KEY$")
 
 
-def test_it_is_a_compose_file() -> None:
+def test_the_file_is_a_valid_compose_file() -> None:
     # The checker knows no merge keys, no tag beside a digest, and no number of restarts. Compose knows all of these.
     plain = re.sub(r":v?[\w.-]+@sha256:", "@sha256:", yaml.safe_dump(FILE, width=1000))
     plain = re.sub(r"on-failure:\d+", "on-failure", plain)
@@ -139,7 +139,7 @@ def test_no_two_services_share_a_state_folder() -> None:
     assert {volume.split(":")[0] for volume in volumes} == set(FILE["volumes"])
 
 
-def test_what_is_waited_for_and_what_is_mounted_exists() -> None:
+def test_dependencies_and_mounted_files_exist() -> None:
     for service in SERVICES.values():
         assert set(service.get("depends_on", {})) <= set(SERVICES)
         for volume in service.get("volumes", ()):

@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, str]:
     return {name: value.strip("'") for name, _, value in lines}
 
 
-def test_it_has_a_random_value_for_everything_that_compose_requires(
+def test_the_env_file_has_a_random_value_for_each_required_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = tmp_path / "one", tmp_path / "two"
@@ -38,7 +38,7 @@ def test_it_has_a_random_value_for_everything_that_compose_requires(
     assert Settings().ring.current is not None
 
 
-def test_one_that_exists_is_left_as_it_is(tmp_path: Path) -> None:
+def test_an_existing_env_file_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text("POSTGRES_PASSWORD='old'\n")
     done = make(path)

@@ -111,7 +111,7 @@ def test_a_host_driver_that_suspends_and_restores_passes(tmp_path: Path) -> None
     assert outcome.verdict is Verdict.PASSED, outcome.reason
 
 
-def test_what_another_process_cannot_import_is_not_killed(tmp_path: Path) -> None:
+def test_a_driver_that_cannot_be_imported_elsewhere_skips_the_kill(tmp_path: Path) -> None:
     class Local(broken.FolderProvisioner): ...
 
     outcome = outcome_of("killed_half_way", Local, tmp_path)

@@ -35,7 +35,7 @@ def test_a_cluster_lacks_search_attributes_when_it_says_so(status: RPCStatusCode
         (RPCStatusCode.UNAVAILABLE, "connection refused", StackUnreachable),
     ],
 )
-def test_only_what_can_never_be_taken_is_the_caller_s_error(
+def test_only_a_permanent_refusal_is_the_callers_error(
     status: RPCStatusCode, message: str, kind: type[PrebuildsError]
 ) -> None:
     assert type(unanswered(RPCError(message, status, b""))) is kind

@@ -77,7 +77,7 @@ def test_a_restart_is_asked_for_as_the_engine_wants_it() -> None:
     assert policy("unless-stopped") == {"Name": "unless-stopped", "MaximumRetryCount": 0}
 
 
-def test_what_a_template_leaves_out_makes_no_container_another_one() -> None:
+def test_omitted_fields_do_not_change_a_containers_fingerprint() -> None:
     plain = spec_of({})
     changed = spec_of({"hostname": "dev", "gpus": "all", "dns": ["::1"], "ulimits": {"nofile": 9}})
     assert changed.differs_from(plain.config["Labels"]) == ["dns", "gpus", "hostname", "ulimits"]

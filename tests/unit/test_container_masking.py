@@ -102,7 +102,7 @@ def text_of(error: BaseException | None) -> str:
 
 @pytest.mark.parametrize("how", ["apply", "claim"])
 @pytest.mark.parametrize(("parameter", "words"), [("flavour", "manifest for"), ("folder", "does not exist: /data/")])
-async def test_an_engines_words_are_told_without_the_claims_values(
+async def test_engine_messages_are_shown_without_claim_parameters(
     engine: Words, tmp_path: Path, how: str, parameter: str, words: str
 ) -> None:
     engine.has_image = parameter == "folder"
@@ -117,7 +117,7 @@ async def test_an_engines_words_are_told_without_the_claims_values(
     assert refused.value.details
 
 
-async def test_a_plan_hides_them_too(engine: Words, tmp_path: Path) -> None:
+async def test_a_plan_hides_claim_parameters_too(engine: Words, tmp_path: Path) -> None:
     engine.broken = True
     with pytest.raises(ProvisionFailed, match=f"lock of \\{MASK[:-1]}\\) is taken") as failed:
         await ContainerProvisioner(tmp_path, DEPLOYMENT).plan(build(token=SECRET))

@@ -93,7 +93,7 @@ async def test_a_helper_is_asked_for_its_registry(folder: Path, monkeypatch: pyt
         await auth_for("c.example/x", None)
 
 
-async def test_what_the_template_names_is_there_or_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_registry_credentials_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, auths={"b.example": {"auth": BASIC}})
     with pytest.raises(ProvisionFailed, match="environment has no TEAM"):
         await auth_for("a.example/x", "TEAM")

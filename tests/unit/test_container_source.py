@@ -129,7 +129,7 @@ def test_a_parameter_without_a_value_can_never_work() -> None:
         ({"claim": {"files": {"/etc/motd": "{owner}"}, "exec": ["tell", "{owner}"]}}, []),
     ],
 )
-def test_what_an_owner_changes_in_a_container_is_told_by_path(source: dict[str, Any], paths: list[str]) -> None:
+def test_a_claims_container_changes_are_listed_by_path(source: dict[str, Any], paths: list[str]) -> None:
     parameters = {"tool": "one"}
     before = spec_of(source, parameters=parameters).config["Labels"]
     own = {"owner": "alice", "name": "dev", "build_number": 2, "parameters": parameters}
@@ -183,7 +183,7 @@ def test_an_address_is_where_the_engine_publishes(
     assert source.shown_address(Engines(engine).host_of(publish_on)) == f"http://{host}:{{port}}"
 
 
-async def test_a_host_of_the_engine_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_engine_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREBUILDS_ENGINE_HOST", "http://dev.example/")
     with pytest.raises(ProvisionerUnavailable, match="PREBUILDS_ENGINE_HOST is neither"):
         async with Engines("unix:///run/docker.sock").open():

@@ -84,7 +84,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         "",
     ],
 )
-async def test_what_would_be_read_otherwise_is_refused_without_a_word_of_it(url: str) -> None:
+async def test_an_ambiguous_url_is_refused_and_not_quoted(url: str) -> None:
     with pytest.raises(UnreadableUrl) as unreadable:
         dsn_of(url)
     with pytest.raises(StackUnreachable, match="PREBUILDS_DATABASE_PASSWORD_FILE") as refused:
@@ -142,14 +142,14 @@ async def _failure_of(url: str) -> str:
 @pytest.mark.parametrize("form", FORMS)
 @given(password=PASSWORDS)
 @example(password="call")
-async def test_a_failure_is_told_alike_whatever_the_password(form: str, password: str) -> None:
+async def test_a_connection_failure_message_does_not_depend_on_the_password(form: str, password: str) -> None:
     message = await _failure_of(form.format(quote(password, safe="")))
     assert message == await _failure_of(form.format("x"))
 
 
 @pytest.mark.parametrize("form", RAW_FORMS)
 @given(password=PASSWORDS)
-async def test_no_password_as_it_is_survives(form: str, password: str) -> None:
+async def test_a_literal_password_is_always_masked(form: str, password: str) -> None:
     marked = f"Zq{password}qZ"  # else it may be a word of the message by chance
     message = await _failure_of(form.format(marked))
     assert marked not in message
@@ -159,7 +159,7 @@ async def test_no_password_as_it_is_survives(form: str, password: str) -> None:
 @pytest.mark.parametrize(
     "url", ["mysql://u:hunter22@h/db", "postgresql://u:hunter22@127.0.0.1:1/db", "password=hunter22"]
 )
-async def test_neither_doctor_nor_a_command_tells_it(
+async def test_doctor_and_commands_never_print_the_password(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
 ) -> None:
     settings = Settings(database_url=url)

@@ -38,7 +38,7 @@ def test_a_disk_is_full_or_nearly(
     assert (disk.is_full, disk.is_low) == (full, low)
 
 
-def test_what_is_kept_on_one_disk_is_named_together(tmp_path: Path) -> None:
+def test_folders_on_one_disk_are_reported_together(tmp_path: Path) -> None:
     state = tmp_path / "not there yet"
     assert [disk.serves for disk in read_disks(state)] == [f"the state folder ({state})"]
     (state / disks.POSTGRES).mkdir(parents=True)

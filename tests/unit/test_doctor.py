@@ -101,7 +101,7 @@ def queue_of_versions(current: str, ramping: str, *polling: str) -> Server:
         ("1", "", (), None),
     ],
 )
-async def test_workers_that_get_no_task_are_told_by_their_versions(
+async def test_idle_workers_are_reported_by_version(
     current: str, ramping: str, polling: tuple[str, ...], idle: set[Version] | None
 ) -> None:
     server = queue_of_versions(current, ramping, *polling)

@@ -72,7 +72,7 @@ def test_presets_take_turns() -> None:
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Surroundings)])
-def test_whatever_keeps_a_drill_away_is_told(field: str) -> None:
+def test_each_reason_against_a_drill_is_reported(field: str) -> None:
     assert why_not_now(Surroundings()) is None
     assert why_not_now(Surroundings(**{field: not getattr(Surroundings(), field)}))
 
@@ -155,6 +155,6 @@ def test_a_wrong_drill_is_refused_by_its_field(changes: dict[str, Any], field: s
         (ProvisionFailed("the hand-over is broken"), False),
     ],
 )
-def test_what_says_nothing_of_the_template_skips_the_drill(error: PrebuildsError, skipped: bool) -> None:
+def test_an_error_unrelated_to_the_template_skips_the_drill(error: PrebuildsError, skipped: bool) -> None:
     stopped = _stopped_by(application_error(error))
     assert (stopped.skipped, stopped.reason) == (skipped, error.message)

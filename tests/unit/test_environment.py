@@ -36,7 +36,7 @@ def test_a_stack_file_that_says_nothing_is_none(tmp_path: Path, content: bytes) 
     assert read_stack_file(tmp_path) == {}
 
 
-def test_an_unknown_variable_is_told_once_with_what_is_meant(
+def test_an_unknown_variable_is_logged_once_with_a_suggestion(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(settings, "_warned_variables", set())
@@ -66,7 +66,7 @@ def test_an_unknown_variable_is_told_once_with_what_is_meant(
         ("ORPHANS", "keep", "must be 'remove' or 'report'"),
     ],
 )
-def test_a_wrong_value_is_told_in_plain_words(
+def test_a_wrong_value_is_refused_in_plain_words(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"PREBUILDS_{name}", value)

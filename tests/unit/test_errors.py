@@ -140,7 +140,7 @@ def test_message_and_remedy_come_through_a_record(error: PrebuildsError) -> None
     )
 
 
-def test_what_an_earlier_release_has_written_is_read() -> None:
+def test_errors_written_by_an_earlier_release_are_read() -> None:
     cause = ApplicationError("taken; choose another", {"name": "is taken"}, type="NameTaken", non_retryable=True)
     came = error_of(cause)
     assert (type(came), str(came), came.details) == (NameTaken, "taken; choose another", {"name": "is taken"})
@@ -176,7 +176,7 @@ def test_a_workflow_s_end_is_typed(cause: BaseException | None, kind: str) -> No
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_others_raise_is_typed_with_a_remedy(error: Exception, kind: str, remedy: str) -> None:
+def test_foreign_exceptions_become_typed_errors_with_a_remedy(error: Exception, kind: str, remedy: str) -> None:
     found = as_typed(error)
     assert found is not None
     assert found.type == kind

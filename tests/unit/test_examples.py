@@ -24,7 +24,7 @@ def test_a_page_shows_the_file_that_runs(page: str, language: str, example: str)
 
 
 @pytest.mark.parametrize("example", ["demo", "demo_container", "service"])
-def test_what_an_example_imports_is_there(monkeypatch: pytest.MonkeyPatch, example: str) -> None:
+def test_names_that_an_example_imports_exist(monkeypatch: pytest.MonkeyPatch, example: str) -> None:
     monkeypatch.syspath_prepend(ROOT / "examples")
     text = (ROOT / "examples" / f"{example}.py").read_text()
     for line in re.findall(r"^\s*from (?:prebuilds|demo)[\w.]* import .*$", text, re.MULTILINE):

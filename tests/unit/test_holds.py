@@ -101,7 +101,7 @@ NEWEST_FIVE = history_of(*(succeeded(n * SECOND) for n in range(4)), failed(4 * 
         (0, 0, False),
     ],
 )
-def test_only_the_newest_of_desired_or_base_decide(desired: int, base: int | None, held: bool) -> None:
+def test_only_as_many_newest_creations_as_desired_or_base_decide(desired: int, base: int | None, held: bool) -> None:
     expected = Held(Hold.BACKOFF, NOW - 4 * SECOND + 2 * MINUTE) if held else None
     assert hold(NEWEST_FIVE, desired=desired, base=base) == expected
 
@@ -209,7 +209,7 @@ def test_another_failure_after_it_does_not_lift_it() -> None:
 # --- Several at once ---
 
 
-def test_the_first_of_several_holds_is_told() -> None:
+def test_the_first_of_several_holds_is_reported() -> None:
     worst = history_of(*[failed(SECOND)] * 3, invalid_at=NOW - SECOND)
     valid = replace(worst, invalid_at=None)
     backoff = history_of(failed(SECOND))

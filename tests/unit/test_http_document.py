@@ -29,7 +29,7 @@ def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {one["operationId"]: one for path in document["paths"].values() for one in path.values()}
 
 
-def test_it_is_valid(document: dict[str, Any]) -> None:
+def test_the_openapi_document_is_valid(document: dict[str, Any]) -> None:
     schemathesis.openapi.from_dict(document).validate()
 
 

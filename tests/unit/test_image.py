@@ -86,7 +86,7 @@ def test_the_healthcheck_passes_only_when_the_process_says_that_it_is_well(port:
     assert (code, output) == (1, f"http://127.0.0.1:{port}/readyz: 503 draining\n")
 
 
-def test_the_healthcheck_of_a_process_that_is_gone_says_so_in_one_line() -> None:
+def test_the_healthcheck_of_a_dead_process_fails_with_one_line() -> None:
     code, output = checked(port=1)
     assert (code, output.count("\n")) == (1, 1)
     assert output.startswith("http://127.0.0.1:1/healthz: ")

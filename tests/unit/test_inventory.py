@@ -55,7 +55,7 @@ THINGS = {"nothing": None, "ended": thing(running=False), "running": thing(), "y
     ("what", "live", "here", "building", "started", "owned"),
     list(product(THINGS, *[(False, True)] * 5)),
 )
-def test_every_thing_against_every_row(
+def test_each_pair_of_thing_and_row_gives_its_finding(
     what: str, live: bool, here: bool, building: bool, started: bool, owned: bool
 ) -> None:
     recorded = row(live=live, here=here, building=building, owned=owned, started_at=OLD if started else None)
@@ -87,9 +87,7 @@ def test_a_clock_that_is_ahead_makes_no_orphan() -> None:
 
 
 @pytest.mark.parametrize(("started_at", "expected"), [(AT, VANISHED), (AT + TICK, None)])
-def test_what_was_started_after_the_question_cannot_be_in_the_answer(
-    started_at: datetime, expected: Finding | None
-) -> None:
+def test_a_workspace_started_after_the_listing_is_not_missing(started_at: datetime, expected: Finding | None) -> None:
     assert finding(None, row(started_at=started_at)) is expected
 
 
@@ -123,11 +121,11 @@ def test_a_first_sighting_is_never_confirmed() -> None:
 @pytest.mark.parametrize(
     ("existing", "recorded"), [(thing(), row()), (None, None), (None, row(building=True)), (None, row(live=False))]
 )
-def test_what_is_found_no_more_is_settled(existing: Existing | None, recorded: Recorded | None) -> None:
+def test_a_finding_that_disappears_is_settled(existing: Existing | None, recorded: Recorded | None) -> None:
     assert look(existing, recorded, sighting(VANISHED, OLD)) == Comparison(found=[], settled=[ID])
 
 
-def test_findings_are_told_by_workspace_whatever_their_order() -> None:
+def test_findings_are_ordered_by_workspace_id() -> None:
     things = [Existing(OTHER, True, OLD), thing()]
     found = compare(things, [], [sighting(ORPHAN, OLD)], AT)
     assert found == compare(things[::-1], [], [sighting(ORPHAN, OLD)], AT)
@@ -136,14 +134,14 @@ def test_findings_are_told_by_workspace_whatever_their_order() -> None:
     assert found.settled == []
 
 
-def test_what_should_run_and_was_not_listed_is_missing() -> None:
+def test_a_running_workspace_absent_from_the_listing_is_missing() -> None:
     unknown = Existing(OTHER, True, OLD)
     assert find_vanished([unknown], [row()], AT) == [ID]
     assert find_vanished([unknown, thing(running=False)], [row()], AT) == [ID]
     assert find_vanished([unknown, thing()], [row()], AT) == find_vanished([], [row(building=True)], AT) == []
 
 
-def test_nothing_and_nobody() -> None:
+def test_no_thing_and_no_row_give_no_finding() -> None:
     assert look(None, None) == Comparison([], [])
 
 
@@ -151,7 +149,7 @@ def test_nothing_and_nobody() -> None:
     ("claimed_by", "claim_id", "goes"),
     [("bob", "hers", True), ("alice", "hers", True), ("carol", "hers", False), ("alice", "another", False)],
 )
-def test_what_is_left_of_a_released_workspace_goes_whichever_of_its_owners_it_tells(
+def test_leftovers_of_a_released_workspace_are_removable_under_any_of_its_owners(
     claimed_by: str, claim_id: str, goes: bool
 ) -> None:
     """As on a host that had served it before its transfer."""
@@ -161,7 +159,7 @@ def test_what_is_left_of_a_released_workspace_goes_whichever_of_its_owners_it_te
     assert (found.sighting.finding, found.removable) == (ORPHAN, goes)
 
 
-def test_what_is_left_of_an_abandoned_workspace_is_only_reported() -> None:
+def test_leftovers_of_an_abandoned_workspace_are_only_reported() -> None:
     left, deleted = replace(thing(), epoch_agrees=True), row(live=False)
     for recorded, removable in ((deleted, True), (replace(deleted, abandoned=True), False)):
         [found] = look(left, recorded).found

@@ -65,7 +65,7 @@ def test_nine_of_ten_creations_are_ready_within_the_lead_time() -> None:
         (pool(instances=None), 0, None),
     ],
 )
-def test_a_claim_is_told_when_a_prebuild_is_there_for_it(
+def test_a_claims_expected_wait_follows_from_builds_and_its_place(
     snapshot: PresetSnapshot, ahead: int, expected: float | None
 ) -> None:
     found = outlook(snapshot, MINUTE, ahead=ahead)
@@ -95,11 +95,11 @@ def test_for_a_claim_in_the_queue_a_prebuild_is_made_while_none_is_desired() -> 
     assert outlook(pool(instances=0, waiting=1), MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1)
 
 
-def test_without_a_measured_creation_nothing_is_told() -> None:
+def test_a_pool_without_a_measured_creation_has_no_expected_wait() -> None:
     assert outlook(pool(starting(20)), Measured(), ahead=0).wait is None
 
 
-def test_a_backoff_tells_when_it_ends() -> None:
+def test_a_backoff_gives_its_end_and_no_expected_wait() -> None:
     failed = Creation(NOW - timedelta(seconds=10), failed=True)
     held = outlook(pool(history=CreationHistory((failed,), failures=1)), MINUTE, ahead=0)
     assert (held.wait, held.held_until) == (None, NOW + timedelta(seconds=50))

@@ -51,7 +51,7 @@ TABLE: list[tuple[str, Lease | None, timedelta | None, timedelta | None]] = [
 
 
 @pytest.mark.parametrize(("what", "of", "tell", "release"), TABLE, ids=[row[0] for row in TABLE])
-def test_what_follows_from_a_lease(
+def test_a_lease_gives_its_announcement_and_release_times(
     what: str, of: Lease | None, tell: timedelta | None, release: timedelta | None
 ) -> None:
     expected = LeaseOutlook(None if tell is None else NOW + tell, None if release is None else NOW + release)
@@ -105,11 +105,11 @@ LIVES: list[tuple[str, Life, NextAction | None]] = [
 
 
 @pytest.mark.parametrize(("what", "of", "expected"), LIVES, ids=[row[0] for row in LIVES])
-def test_what_a_leased_workspace_does_next(what: str, of: Life, expected: NextAction | None) -> None:
+def test_a_leased_workspace_has_its_next_action(what: str, of: Life, expected: NextAction | None) -> None:
     assert find_outlook(of, NOW).action == expected, what
 
 
-def test_a_telling_wakes_the_relay_and_hides_no_other_action() -> None:
+def test_an_announcement_wakes_the_relay_and_hides_no_other_action() -> None:
     stops = life(lease=TO_TELL, ttl=HOUR, last_used_at=NOW)
     outlook = find_outlook(stops, NOW)
     assert (outlook.tell_lease_at, outlook.wake_at) == (NOW, NOW)

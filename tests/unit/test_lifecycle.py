@@ -96,7 +96,7 @@ ACTIONS: list[tuple[str, Life, tuple[datetime, Transition, Stage, str] | None]] 
 
 
 @pytest.mark.parametrize(("what", "of", "expected"), ACTIONS, ids=[a[0] for a in ACTIONS])
-def test_what_a_workspace_does_next_by_itself(
+def test_a_workspace_has_its_next_automatic_action(
     what: str, of: Life, expected: tuple[datetime, Transition, Stage, str] | None
 ) -> None:
     outlook = find_outlook(of, NOW)
@@ -181,7 +181,7 @@ SWEPT: list[tuple[str, timedelta, datetime, datetime]] = [
 
 
 @pytest.mark.parametrize(("what", "end", "now", "stored"), SWEPT, ids=[w[0] for w in SWEPT])
-def test_when_the_relay_comes_does_not_decide_what_a_stop_takes_with_it(
+def test_a_stops_effect_does_not_depend_on_the_relays_timing(
     what: str, end: timedelta, now: datetime, stored: datetime
 ) -> None:
     of = life(last_used_at=TODAY + end - s(60), ttl=s(60), autostart_schedule=NOON, next_start_at=TODAY)
@@ -204,7 +204,7 @@ def test_a_workspace_wakes_for_what_comes_first() -> None:
     assert (outlook.next_start_at, outlook.wake_at) == (NOW, NOW + s(10)), "not at once for a moment that waits"
 
 
-def test_an_unreadable_schedule_is_told_once_and_hurts_nothing() -> None:
+def test_an_unreadable_schedule_is_reported_once_and_changes_nothing_else() -> None:
     bad = "CRON_TZ=Nowhere/Else 0 12 * * *"
     for of in (life(STOP), life(last_used_at=NOW, ttl=s(60))):
         known = Life(of.latest, last_used_at=of.last_used_at, ttl=of.ttl, autostart_schedule=bad, next_start_at=TODAY)
@@ -230,7 +230,7 @@ def test_an_unreadable_schedule_is_told_once_and_hurts_nothing() -> None:
         (TODAY, TODAY, DELETE, None),
     ],
 )
-def test_whatever_is_asked_for_uses_up_the_moments_before_it(
+def test_a_request_uses_up_earlier_scheduled_starts(
     known: datetime | None, now: datetime, transition: Transition, stored: datetime | None
 ) -> None:
     of = life(STOP, autostart_schedule=NOON, next_start_at=known)
@@ -312,7 +312,7 @@ def test_a_daily_start_comes_once_a_day_when_clocks_change(after: datetime, star
 
 
 @pytest.mark.parametrize("text", ["", " ", "none", "None ", "NONE"])
-def test_none_removes_a_schedule(text: str) -> None:
+def test_the_word_none_removes_a_schedule(text: str) -> None:
     assert parse_autostart(text, NOW) is None
 
 
@@ -325,7 +325,7 @@ def test_none_removes_a_schedule(text: str) -> None:
         ("50-10 * * * *", "minute 50-10 ends before it begins; write 50-59,0-10"),
     ],
 )
-def test_a_schedule_written_for_another_cron_is_told_how_to_write_it_here(text: str, message: str) -> None:
+def test_a_schedule_in_another_cron_dialect_is_refused_with_the_right_form(text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         parse_autostart(text, NOW)
 

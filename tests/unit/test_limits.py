@@ -165,7 +165,7 @@ def test_shares_use_the_limit_and_never_exceed_it(wants: list[PoolWant], limit: 
 
 
 @given(WANTS, st.integers(0, 100), st.integers(0, 50), st.integers(0, 50))
-def test_who_has_its_share_keeps_it_when_turns_change(wants: list[PoolWant], limit: int, now: int, later: int) -> None:
+def test_a_pool_keeps_its_share_when_turns_change(wants: list[PoolWant], limit: int, now: int, later: int) -> None:
     shares = share_members(wants, limit, now)
     full = [replace(want, members=share) for want, share in zip(wants, shares, strict=True)]
     assert share_members(full, limit, later) == shares
@@ -178,7 +178,7 @@ def test_turns_pass_to_every_pool_that_has_nothing() -> None:
     assert [sum(shares[n] for shares in served) for n in range(5)] == [2, 2, 2, 2, 2]
 
 
-def test_a_claim_that_waits_goes_before_who_has_a_member_already() -> None:
+def test_a_waiting_claim_precedes_pools_that_have_a_member() -> None:
     wants = [PoolWant(1, 1, 1), PoolWant(1, 1, 0), PoolWant(1, 2, 0, waiting=True)]
     assert share_members(wants, 1, rotation=0) == [0, 0, 1]
 
@@ -210,7 +210,7 @@ def test_an_expired_member_is_replaced_within_the_limit() -> None:
     assert (len(plan.delete), len(plan.create), plan.held) == (4, 4, None)
 
 
-def test_what_a_stuck_preset_leaves_goes_to_others() -> None:
+def test_the_unused_share_of_a_stuck_preset_goes_to_others() -> None:
     stuck = pool(1, base_instances=5, history=history_of(failed(HOUR), invalid_at=NOW - HOUR))
     _, other = organization(stuck, pool(2, base_instances=5), limit=6)
     assert len(plan_preset(other, 1).create) == 5

@@ -88,7 +88,7 @@ def test_a_json_line_has_its_time_its_facts_and_its_trace(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(("given", "begins"), [("json", '{"time"'), ("text", "20"), ("", "20")])
-def test_an_uncaught_exception_is_told_in_the_format_of_the_log(given: str, begins: str) -> None:
+def test_an_uncaught_exception_is_logged_in_the_configured_format(given: str, begins: str) -> None:
     code = "from prebuilds.telemetry.logs import configure_logging; configure_logging(); import logging\n"
     code += "logging.getLogger('x').warning('first'); raise ValueError('no')"
     done = subprocess.run(

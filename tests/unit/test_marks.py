@@ -95,7 +95,7 @@ def test_a_refusal_says_whose_it_is() -> None:
     }
 
 
-def test_what_carries_no_deployments_mark_is_nobodys_to_take() -> None:
+def test_an_unmarked_object_belongs_to_no_deployment() -> None:
     check_deployment("volume x", str(DEPLOYMENT), DEPLOYMENT)
     with pytest.raises(OwnedByAnother, match="carries no deployment's mark"):
         check_deployment("volume x", None, DEPLOYMENT)

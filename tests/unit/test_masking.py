@@ -36,6 +36,6 @@ def test_the_longest_goes_first_and_the_mask_itself_is_left_alone() -> None:
     assert masker(["hunter", "hunter22", "value"])("hunter22, hunter") == f"{MASK}, {MASK}"
 
 
-def test_what_is_too_short_to_be_a_secret_stays() -> None:
+def test_a_value_too_short_to_be_a_secret_is_not_masked() -> None:
     assert masker(["", "no", "red"])("no red door") == "no red door"
     assert masker([])("no red door") == "no red door"

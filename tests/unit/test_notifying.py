@@ -12,18 +12,18 @@ YOUNG = timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
-def test_what_was_taken_is_sent(status: int) -> None:
+def test_an_accepted_notification_is_sent(status: int) -> None:
     assert judge_delivery(status, 1, YOUNG) == DeliveryVerdict("sent")
     assert judge_delivery(status, 40, LIFE * 2) == DeliveryVerdict("sent")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 410, 422])
-def test_what_the_receiver_refuses_is_given_up_at_once(status: int) -> None:
+def test_a_notification_refused_by_the_receiver_is_given_up_at_once(status: int) -> None:
     assert judge_delivery(status, 1, YOUNG) == DeliveryVerdict("given_up")
 
 
 @pytest.mark.parametrize("status", [None, 302, 408, 429, 500, 503])
-def test_what_may_heal_is_tried_later(status: int | None) -> None:
+def test_a_transient_failure_is_retried_later(status: int | None) -> None:
     assert judge_delivery(status, 1, YOUNG) == DeliveryVerdict("later", timedelta(seconds=5))
     assert judge_delivery(status, 3, YOUNG) == DeliveryVerdict("later", timedelta(seconds=20))
     assert judge_delivery(status, 10_000, YOUNG) == DeliveryVerdict("later", WAIT_MAX)

@@ -88,7 +88,7 @@ async def test_an_urgent_nudge_does_not_wait(loop: Loop, dispatcher: Dispatcher)
     assert loop.nudged[1][0] - loop.nudged[0][0] < NUDGE_SPACING_S / 2
 
 
-async def test_what_waits_is_sent_before_the_process_ends(loop: Loop, dispatcher: Dispatcher) -> None:
+async def test_waiting_nudges_are_sent_before_the_process_ends(loop: Loop, dispatcher: Dispatcher) -> None:
     dispatcher.nudge([A])
     await loop.until(1)
     dispatcher.nudge([A, B])

@@ -67,7 +67,7 @@ OLD_EVIDENCE = prebuild(9, status=FAILED, ended_at=NOW - HOUR - TICK)
         (pool(1, *prebuilds(4), history=history_of(failed(SECOND))), True, 0),
     ],
 )
-def test_what_counts_as_work(found: PresetSnapshot, deletes: bool, creates: int) -> None:
+def test_a_preset_has_work_when_it_creates_or_deletes(found: PresetSnapshot, deletes: bool, creates: int) -> None:
     (turn,) = plan_pass(whole(found)).decisions
     assert (turn.deletes, turn.creates, turn.has_work) == (deletes, creates, deletes or creates > 0)
 
@@ -77,7 +77,7 @@ def test_a_pass_over_nothing_has_no_work() -> None:
     assert (plan.decisions, plan.presets_to_reconcile(500), plan.notes(), plan.short_of_capacity) == ([], [], [], False)
 
 
-def test_while_paused_a_pass_has_no_work_and_tells_nothing() -> None:
+def test_a_paused_pass_has_no_work_and_no_notes() -> None:
     pools = [pool(1), pool(2, *prebuilds(9)), pool(3, prebuild(1), active=False), pool(4, *creations(1), active=False)]
     plan = plan_pass(whole(*pools, paused=True, rules=Rules(max_pending_builds=1)))
     assert plan.paused
@@ -120,7 +120,7 @@ def test_deletions_come_first_and_each_group_takes_turns(limit: int, passes: int
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 10_000))
 @settings(deadline=None)
-def test_over_passes_everybody_is_served(presets: int, limit: int, passes: int) -> None:
+def test_every_preset_is_served_within_a_few_passes(presets: int, limit: int, passes: int) -> None:
     """As long as all of them go on having work, in as few passes as there can be."""
     for rows in ([], prebuilds(4)):
         found = [pool(n, *rows) for n in range(1, presets + 1)]
@@ -200,7 +200,7 @@ def test_a_hold_and_an_unreadable_schedule_are_two_notes() -> None:
     assert kinds == [(1, "creation_held"), (1, "schedule_unreadable"), (3, "schedule_unreadable")]
 
 
-def test_a_hold_is_told_alike_by_a_pass_and_by_a_preset() -> None:
+def test_a_pass_and_a_preset_describe_a_hold_equally() -> None:
     found = pool(1, history=BACKOFF)
     plan = plan_preset(found, 1)
     assert plan.held is not None

@@ -36,7 +36,7 @@ CLAIM = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
 
 
 @pytest.mark.parametrize("character", ACTING, ids=lambda character: f"U+{ord(character):04X}")
-def test_what_acts_is_refused_and_escaped(character: str) -> None:
+def test_control_characters_are_refused_and_escaped(character: str) -> None:
     with pytest.raises(ValueError, match=f"U\\+{ord(character):04X}, character 3 "):
         check_plain(f"ab{character}c")
     shown = escape(f"ab{character}c")
@@ -60,7 +60,7 @@ def test_escaped_text_says_what_was_there(text: str, shown: str) -> None:
 
 
 @given(st.text(st.characters(codec=None)))
-def test_only_what_acts_is_escaped_and_only_once(text: str) -> None:
+def test_only_control_characters_are_escaped_and_only_once(text: str) -> None:
     shown = escape(text)
     assert escape(shown) == shown == check_plain(shown)
     assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cs", "Zl", "Zp"}
@@ -68,7 +68,7 @@ def test_only_what_acts_is_escaped_and_only_once(text: str) -> None:
     assert escape(text, keep=LINES).replace("\n", "\\n").replace("\t", "\\t") == shown
 
 
-def test_all_of_a_value_is_escaped_its_keys_too() -> None:
+def test_escaping_a_value_includes_its_keys() -> None:
     assert escape_all({"k\n": ["a\x07", {"x": 1, "y": None}]}) == {"k\\n": ["a\\x07", {"x": 1, "y": None}]}
 
 
@@ -87,7 +87,7 @@ def test_all_of_a_value_is_escaped_its_keys_too() -> None:
         (LintInput, {"preset": "a\x00"}, "preset"),
     ],
 )
-def test_what_is_ours_is_refused_by_field(model: Any, given: dict[str, Any], field: str) -> None:
+def test_control_characters_in_our_inputs_are_refused_by_field(model: Any, given: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput, match=r"remove U\+") as refused:
         parse_input(model, given, "input")
     assert list(refused.value.details) == [field]
@@ -107,7 +107,7 @@ def test_a_parameters_value_may_have_lines() -> None:
     assert request.claim_parameters == {"key": key}
 
 
-def test_a_template_has_lines_in_its_values_and_nothing_that_acts() -> None:
+def test_a_template_may_have_line_breaks_but_no_control_characters() -> None:
     def file(**source: Any) -> str:
         template = {"name": "python", "provisioner": "process", "source": {"command": ["true"]} | source}
         return json.dumps({"organizations": [{"name": "acme", "templates": [template]}]})
@@ -119,7 +119,7 @@ def test_a_template_has_lines_in_its_values_and_nothing_that_acts() -> None:
         parse_template_file(file(env={"A\nB": "x"}))
 
 
-def test_an_error_quotes_others_escaped() -> None:
+def test_an_error_escapes_the_text_that_it_quotes() -> None:
     error = ProvisionFailed("no image \x1b[31mx:\nits log", {"k\x07": "v\u202e"})
     assert (str(error), error.details) == ("no image \\x1b[31mx:\nits log", {"k\\x07": "v\\u202e"})
 
@@ -138,7 +138,7 @@ async def test_a_failure_in_a_history_does_not_act() -> None:
     assert "\x1b" not in failure.stack_trace
 
 
-def test_what_a_driver_has_made_is_shown_escaped() -> None:
+def test_a_drivers_results_are_shown_escaped() -> None:
     made = Provisioned(address="http://a\x1b[0m", resources={"id": "i\n", "n": 1}, state={"raw": "\x1b"})
     assert (made.address, made.resources) == ("http://a\\x1b[0m", {"id": "i\\n", "n": 1})
     assert made.state == {"raw": "\x1b"}  # the driver's own, which nobody is shown
@@ -146,7 +146,7 @@ def test_what_a_driver_has_made_is_shown_escaped() -> None:
     assert (replaced.resource, replaced.paths) == ("aws.vm\\x07", ["a\\u2028"])
 
 
-def test_what_comes_by_signal_is_kept_escaped() -> None:
+def test_signal_arguments_are_stored_escaped() -> None:
     assert stop_cause(["ok\x1b[2J\nStopped: forged"]) == "ok\\x1b[2J\\nStopped: forged"
     assert stop_cause([{"cause": " why\u202e "}]) == "why\\u202e"
     assert as_text(b"\x1bx") == "\\x1bx"

@@ -68,7 +68,7 @@ def test_an_active_pool_is_brought_to_its_count(pool: list[Prebuild], create: in
     assert (len(plan.create), plan.delete, plan.cancel, plan.held) == (create, ids(*delete), [], None)
 
 
-def test_of_the_same_age_the_lower_id_goes_first() -> None:
+def test_prebuilds_of_equal_age_are_deleted_by_id() -> None:
     same = [prebuild(n, created_at=NOW) for n in (4, 2, 3, 1)]
     assert plan_preset(snapshot(*same, base_instances=2), 1).delete == ids(1, 2)
 
@@ -125,7 +125,7 @@ def test_two_failed_probes_in_a_row_replace_a_prebuild(failures: int, unhealthy:
 
 
 @pytest.mark.parametrize("status", [PENDING, RUNNING, CANCELING, FAILED, CANCELED])
-def test_only_what_runs_can_be_unhealthy(status: Any) -> None:
+def test_only_a_running_workspace_can_be_unhealthy(status: Any) -> None:
     assert not is_unhealthy(prebuild(1, status=status, probe_failures=9))
     assert not is_unhealthy(prebuild(1, STOP, SUCCEEDED, probe_failures=9))
 
@@ -205,7 +205,7 @@ def test_an_inactive_pool_is_cancelled_and_deleted_expired_or_not() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"active": False}, {"last_invalidated_at": NOW}, {"base_instances": 0}])
-def test_while_paused_a_pass_plans_nothing_and_says_why(changes: dict[str, Any]) -> None:
+def test_a_paused_pass_plans_nothing_and_says_why(changes: dict[str, Any]) -> None:
     plan = plan_preset(snapshot(prebuild(1), prebuild(2, status=PENDING), paused=True, **changes), 1)
     assert plan.empty
     assert (plan.held, plan.more) == ("paused", False)
@@ -241,7 +241,7 @@ def test_a_pass_is_bounded_and_says_when_that_cut_it_short(
     assert plan.more is more
 
 
-def test_what_a_bound_leaves_is_the_youngest() -> None:
+def test_a_bound_on_deletions_leaves_the_youngest() -> None:
     pool = prebuilds(DELETES + 5)
     assert plan_preset(snapshot(*reversed(pool), base_instances=1), 1).delete == [p.id for p in pool[:DELETES]]
     pool = creations(CANCELS + 5)

@@ -122,7 +122,7 @@ def test_a_claim_in_another_persons_name_is_a_claim_for_others() -> None:
     assert may(alice("claim"), Action.CLAIM, Resource("acme", ("ALICE@example.com", "alice@example.com")))
 
 
-def test_what_waits_in_a_pool_is_nobodys() -> None:
+def test_a_pool_member_belongs_to_nobody() -> None:
     pool = Resource("acme", ("prebuilds",))
     assert not may(alice("claim:others"), Action.RELEASE_WORKSPACE, pool)
     system = Actor("prebuilds", frozenset({Scope(Right.CLAIM)}), user="prebuilds")
@@ -194,6 +194,6 @@ def test_claim_others_is_the_right_and_never_an_organization() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "write", "read:", "read:A", "read:a/b", "claim:other:acme", "READ", "read: acme"])
-def test_what_is_no_scope_is_refused(text: str) -> None:
+def test_an_unknown_scope_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be one of claim, claim:others, read, operate, admin"):
         parse_scope(text)

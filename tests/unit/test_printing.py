@@ -28,7 +28,7 @@ def test_a_cell_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], text: str)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_wait_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_wait_message_is_printed_unchanged(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with progress(f"waiting, claim {text}"):
         pass
@@ -54,7 +54,7 @@ def test_json_is_ascii(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert json.loads(shown) == {"text": "\x7f\x9b\u202e\x1b[/]"}
 
 
-def test_what_nobody_caught_is_printed_escaped(
+def test_an_uncaught_exception_is_printed_escaped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: object) -> int:

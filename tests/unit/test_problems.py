@@ -45,7 +45,7 @@ def test_a_miss_is_429_where_waiting_helps_and_409_where_it_cannot() -> None:
     }
 
 
-def test_what_is_away_for_a_moment_is_asked_again() -> None:
+def test_an_unavailable_service_is_answered_with_retry_after() -> None:
     away = respond(describe(StoreUnavailable("away")))
     assert (away.status_code, away.headers["retry-after"]) == (503, "1")
     assert (away.media_type, json.loads(bytes(away.body))["retry_after_seconds"]) == ("application/problem+json", 1)
@@ -67,7 +67,7 @@ def test_no_problem_names_an_address_inside() -> None:
     assert of_a_claim.detail == "claim c1 is not decided"
 
 
-def test_an_address_in_use_is_told_and_nothing_else_is() -> None:
+def test_only_an_address_in_use_becomes_a_listen_error() -> None:
     with bound_socket("127.0.0.1", 0) as sock:
         sock.listen()
         with pytest.raises(StackUnreachable, match="cannot listen"), bound_socket(*sock.getsockname()):

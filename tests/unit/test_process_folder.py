@@ -69,7 +69,7 @@ def test_a_folder_that_stays_is_no_success(folders: ProcessFolders) -> None:
         folders.root.chmod(0o755)
 
 
-def test_of_a_long_log_only_the_last_whole_lines_are_read(folders: ProcessFolders) -> None:
+def test_a_long_log_is_read_from_its_last_whole_lines(folders: ProcessFolders) -> None:
     workspace_id = uuid4()
     assert folders.log_end(workspace_id) == ""
     made(folders, workspace_id)
@@ -97,7 +97,7 @@ async def used(folders: ProcessFolders, build_number: int = 3) -> UUID:
     return workspace_id
 
 
-async def test_what_is_long_gone_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
+async def test_only_records_of_long_deleted_workspaces_are_forgotten(tmp_path: Path) -> None:
     folders = ProcessFolders(tmp_path)
     old, young, kept, elsewhere = [await used(folders) for _ in range(4)]
     held = await used(folders)
@@ -163,7 +163,7 @@ def test_a_port_is_reserved_whole_or_not_at_all(tmp_path: Path) -> None:
     assert process_host.take_port(tmp_path, other, port) == port
 
 
-def test_a_port_that_an_older_release_has_reserved_is_its_workspace_s(tmp_path: Path) -> None:
+def test_a_port_reserved_by_an_older_release_stays_with_its_workspace(tmp_path: Path) -> None:
     mine, port = uuid4(), process_host.take_port(tmp_path, uuid4(), None)
     (tmp_path / str(port)).unlink()
     (tmp_path / str(port)).write_text(str(mine))
@@ -173,7 +173,7 @@ def test_a_port_that_an_older_release_has_reserved_is_its_workspace_s(tmp_path: 
     assert not (tmp_path / str(port)).exists()
 
 
-def test_a_port_given_back_while_it_is_looked_at_is_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_returned_during_the_check_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = uuid4(), uuid4()
     port = process_host.take_port(tmp_path, other, None)
     readlink = os.readlink

@@ -53,7 +53,7 @@ def test_an_id_is_one_workspace_s_until_that_is_gone_and_comes_around_last(users
 
 
 @linux_root
-def test_what_runs_as_a_user_ends_with_it_however_it_hides(users: UserIds, tmp_path: Path) -> None:
+def test_ending_a_user_ends_all_its_processes_even_hidden_ones(users: UserIds, tmp_path: Path) -> None:
     script = "(setsid env -i sleep 1000 &) ; echo up; exec sleep 1000"
     child = start_session(["sh", "-c", script], user=100_004, folder=Path("/"), env={}, output=subprocess.PIPE)
     assert child.stdout is not None

@@ -33,5 +33,5 @@ def test_an_owners_name_stands_in_no_shells_script(command: list[str]) -> None:
         {"command": ["serve", "--for", "{owner}"]},
     ],
 )
-def test_it_stands_wherever_it_is_only_a_word(source: dict[str, Any]) -> None:
+def test_an_owners_name_is_allowed_as_a_plain_argument(source: dict[str, Any]) -> None:
     assert parse_source(source).command == source["command"]

@@ -40,7 +40,7 @@ def test_another_start_or_another_boot_is_another_process(child: subprocess.Pope
     assert is_alive(Found(child.pid, f"{boot}/{ticks}"))
 
 
-def test_what_has_ended_has_no_start(child: subprocess.Popen[bytes]) -> None:
+def test_an_ended_process_has_no_start_time(child: subprocess.Popen[bytes]) -> None:
     found = Found(child.pid, str(start_of(child.pid)))
     child.kill()
     child.wait()
@@ -56,7 +56,7 @@ def test_a_zombie_has_no_start(child: subprocess.Popen[bytes]) -> None:
     assert start_of(child.pid) is None
 
 
-def test_a_start_reaps_those_that_another_worker_has_ended(tmp_path: Path) -> None:
+def test_a_start_reaps_processes_that_another_worker_ended(tmp_path: Path) -> None:
     ended = spawn(["true"], folder=tmp_path, env={"PATH": "/usr/bin:/bin"}, log=tmp_path / "log")
     deadline = time.monotonic() + 10
     while start_of(ended.pid) is not None:

@@ -74,7 +74,7 @@ async def test_any_other_is_asked_through_the_proxy(
     assert server.paths == ["http://prebuilds.example/healthz"]
 
 
-async def test_a_proxy_that_is_away_or_none_is_told_by_its_variable(
+async def test_an_unreachable_or_invalid_proxy_is_named_by_its_variable(
     server: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://{DEAD}")

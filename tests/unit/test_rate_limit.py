@@ -31,7 +31,7 @@ def test_a_burst_passes_and_then_as_many_as_the_rate() -> None:
 
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=60))
-def test_no_more_than_burst_and_rate_pass_and_a_retry_that_waits_does(gaps: list[float]) -> None:
+def test_requests_stay_within_burst_and_rate_and_a_timed_retry_passes(gaps: list[float]) -> None:
     now, bucket, passed = 0.0, None, 0
     for gap in gaps:
         now += gap

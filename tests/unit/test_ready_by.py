@@ -56,7 +56,7 @@ def test_without_ready_by_no_window_decides_early() -> None:
     assert desired_at(replace(ready_by(4), ready_by=False), IN_BERLIN + 8 * HOUR - TICK) == Desired(3)
 
 
-def test_an_hour_that_the_clock_skips_or_shows_twice_is_met_too() -> None:
+def test_skipped_and_repeated_hours_are_handled() -> None:
     night = {"windows": (("* 2 * * *", 9),)}
     spring = datetime.fromisoformat("2026-03-29T02:00:00+01:00")  # there is no 2 o'clock
     assert desired_at(ready_by(30, **night), spring - MINUTE).instances == 3
@@ -86,7 +86,7 @@ CHANGES = ["2026-03-08", "2026-03-29", "2026-04-05", "2026-06-01", "2026-10-04",
     st.integers(0, 1440),
     st.none() | st.integers(0, 9),
 )
-def test_a_pool_is_told_a_head_start_before_each_instant_what_it_needs_then(
+def test_a_pool_desires_a_head_start_early_what_each_instant_needs(
     windows: list[StoredWindow], zone: str, day: str, minute: int, head: int, base: int | None
 ) -> None:
     """At each instant the most that any instant within the head start desires by its window is desired, no more."""
@@ -100,7 +100,7 @@ def test_a_pool_is_told_a_head_start_before_each_instant_what_it_needs_then(
 
 
 @given(WINDOWS, ZONES, st.sampled_from(CHANGES), st.integers(0, 1440), st.integers(0, 200))
-def test_what_is_told_of_the_week_is_what_will_be_desired(
+def test_the_listed_week_equals_the_desired_counts(
     windows: list[StoredWindow], zone: str, day: str, minute: int, head: int
 ) -> None:
     preset = ready_by(head, windows=tuple(windows), timezone=zone)

@@ -104,7 +104,7 @@ def test_a_bad_claim_is_refused_by_option_before_it_is_sent(
         (("--timeout", "1m", "--on-timeout", "create"), 60, "create"),
     ],
 )
-def test_one_that_waits_says_for_how_long(
+def test_a_waiting_claim_sends_its_wait_timeout(
     client: Deaf, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], seconds: float, on_timeout: str
 ) -> None:
     assert run([*CLAIM, "--on-empty", "wait", *typed]) == 1
@@ -139,7 +139,7 @@ def test_one_that_waits_says_for_how_long(
         (("apply", "--file", "x"), InvalidInput.field("on_empty", "no"), "on_empty: no"),
     ],
 )  # fmt: skip
-def test_a_field_is_told_by_its_option_where_the_command_has_one(
+def test_a_field_is_named_by_its_option_when_there_is_one(
     words: tuple[str, ...], error: PrebuildsError, message: str
 ) -> None:
     assert in_options(words, error) == message

@@ -97,7 +97,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREBUILDS_URL", raising=False)
 
 
-async def test_what_is_lost_is_asked_again_under_the_same_claim_id() -> None:
+async def test_a_lost_request_is_repeated_under_the_same_claim_id() -> None:
     away = httpx.Response(502, text="<html>bad gateway")
     network = Network(
         httpx.ConnectError("refused"),
@@ -161,7 +161,7 @@ async def test_an_error_of_a_newer_server_keeps_its_type() -> None:
         (httpx.Response(500, json={"code": "InternalError", "detail": "its log"}), RequestFailed, "log"),
     ],
 )
-async def test_what_is_no_answer_of_ours_is_said_plainly(
+async def test_a_foreign_answer_is_reported_plainly(
     answer: httpx.Response, kind: type[PrebuildsError], says: str
 ) -> None:
     network = Network(answer)
@@ -184,7 +184,7 @@ async def test_an_act_that_must_not_be_done_twice_is_sent_again_only_if_it_was_n
     assert len(network.requests) == 2
 
 
-async def test_a_caller_who_leaves_gives_up_what_the_claim_has_won_meanwhile() -> None:
+async def test_a_cancelled_caller_releases_a_workspace_won_meanwhile() -> None:
     arrived, answered = asyncio.Event(), asyncio.Event()
 
     class Slow(Network):
@@ -238,7 +238,7 @@ async def test_a_waiting_claim_is_watched_until_it_has_its_answer() -> None:
     assert {request.headers.get("Prefer") for request in network.requests[2:]} == {"wait=50"}
 
 
-async def test_another_server_than_ours_is_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_foreign_server_is_detected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     not_found = httpx.Response(404, json={"code": "NotFound", "detail": "Not Found"})
     for other in (httpx.Response(200, json={"status": "UP"}), httpx.Response(200, text="<html>"), not_found):
         with pytest.raises(StackUnreachable, match="no Prebuilds server is at"):

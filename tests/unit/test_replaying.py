@@ -12,7 +12,7 @@ from prebuilds.api import RateLimited
 from prebuilds.operations.replaying import AT_ONCE_MAX, check_room, in_turn
 
 
-async def test_more_than_can_wait_are_refused_and_who_goes_away_makes_room() -> None:
+async def test_a_full_waiting_line_refuses_and_a_departure_makes_room() -> None:
     begun, go_on, at_once, most = threading.Event(), threading.Event(), 0, 0
 
     def work(number: int) -> int:

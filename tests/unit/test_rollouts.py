@@ -57,7 +57,7 @@ def test_percentages_are_rounded_as_kubernetes_does(amount: int | str, whole: in
     assert (count_of(amount, whole, up=True), count_of(amount, whole, up=False)) == (up, down)
 
 
-def test_one_may_be_unavailable_when_both_limits_come_to_nothing() -> None:
+def test_max_unavailable_is_one_when_both_limits_round_to_zero() -> None:
     policy = RolloutPolicy(max_surge=0, max_unavailable="10%")
     assert [policy.unavailable(desired) for desired in (3, 10, 20)] == [1, 1, 2]
     assert RolloutPolicy().unavailable(0) == 1, "a pool of none is emptied"
@@ -147,7 +147,7 @@ def step(
         (step((5, 3, 0), (10, 0, 0), lately=10), (12, NEW), {OLD: 5}, {}),
     ],
 )
-def test_new_ones_come_first_and_old_ones_go_as_they_are_ready(
+def test_new_prebuilds_are_created_before_old_ones_are_deleted(
     found: Step, create: tuple[int, UUID | None], remove: dict[UUID, int], cancel: dict[UUID, int]
 ) -> None:
     assert ((found.create, found.create_for), found.remove, found.cancel) == (create, remove, cancel)
@@ -165,7 +165,7 @@ def test_new_ones_come_first_and_old_ones_go_as_they_are_ready(
         ((9, 0, 0), (20, 0, 0), 0, {OLD: 4}, {}),
     ],
 )
-def test_while_the_new_one_may_not_grow_the_old_one_stands(
+def test_an_old_pool_stays_while_the_new_one_cannot_grow(
     why: dict[str, bool],
     new: tuple[int, int, int],
     old: tuple[int, int, int],
@@ -277,7 +277,7 @@ def test_no_step_breaks_the_bounds(pool: PresetSnapshot) -> None:
     assert all(taken.cancel.get(one.preset_id, 0) <= one.pending for one in every)
 
 
-def test_what_goes_is_told_with_its_reason() -> None:
+def test_each_deletion_of_a_rollout_has_its_reason() -> None:
     old = GenerationRows(
         version(1, rolled_from=True),
         [prebuild(1), prebuild(2, claimable=False), prebuild(3, probe_failures=2), *creations(1)],
@@ -295,7 +295,7 @@ def test_creations_after_cancellations_come_at_once() -> None:
     assert (len(plan.cancel), plan.create, plan.more) == (2, [], True)
 
 
-def test_creations_go_to_the_old_one_while_the_new_one_is_held() -> None:
+def test_creations_go_to_the_old_version_while_the_new_one_is_held() -> None:
     new = replace(snapshot(history=history_of(*[failed(SECOND)] * 3)), preset=version(2, active=True))
     older = GenerationRows(version(1, rolled_from=True), [prebuild(1)], history_of())
     plan = plan_preset(generations(new, older), 1)

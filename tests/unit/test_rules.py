@@ -110,7 +110,7 @@ FAILED, SUCCEEDED, CANCELED = BuildStatus.FAILED, BuildStatus.SUCCEEDED, BuildSt
         (LatestBuild(START, Stage.CLAIM, BuildStatus.RUNNING, None, 0), True, 60, None),
     ],
 )
-def test_what_a_workspace_needs_next(
+def test_a_workspace_has_its_next_action(
     latest: LatestBuild, claimed: bool, ttl: int | None, expected: tuple[int, Transition] | None
 ) -> None:
     found = next_action(latest, claimed=claimed, last_used_at=NOW, ttl=None if ttl is None else timedelta(seconds=ttl))

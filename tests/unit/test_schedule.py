@@ -152,7 +152,7 @@ def test_every_minute_may_be_written_in_any_way(minute: str) -> None:
     ]
 
 
-def test_an_instant_may_be_told_in_any_zone() -> None:
+def test_an_instant_may_be_given_in_any_zone() -> None:
     read = read_schedule(BERLIN, (("* 8 * * *", 1),))
     instant = at("2026-07-01T06:30").astimezone(ZoneInfo("Asia/Tokyo"))
     assert (read.instances_at(instant, 0), read.instances_at(instant + HOUR, 0)) == (1, 0)
@@ -185,7 +185,7 @@ def test_without_windows_there_is_only_the_base(timezone: str | None) -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_named(timezone: str | None, windows: list[tuple[str, int]], message: str) -> None:
+def test_an_unreadable_schedule_is_named(timezone: str | None, windows: list[tuple[str, int]], message: str) -> None:
     with pytest.raises(UnreadableSchedule) as wrong:
         read_schedule(timezone, tuple(windows))
     assert str(wrong.value).startswith(message)

@@ -81,14 +81,14 @@ def test_each_window_that_overlaps_one_before_is_named_with_when() -> None:
         assert re.fullmatch(words.format(hour), message)
 
 
-def test_an_overlap_is_told_from_now_on() -> None:
+def test_an_overlap_is_reported_from_the_present_on() -> None:
     message = problems(scheduled("UTC", "* * * * *", "* * * * *"))[f"{PRESET}.schedule[1].cron"]
     first = re.search(r"first time at (\S+) \(UTC\)", message)
     assert first is not None
     assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(first[1]) < timedelta(minutes=5)
 
 
-def test_an_overlap_that_was_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overlap_in_the_past_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is searched when a stored schedule is read: else this one would be applied, and then never used."""
     skipped_since_2007 = "* 2 8-14 3 */7"
     text = scheduled("America/New_York", skipped_since_2007, skipped_since_2007)
@@ -111,7 +111,7 @@ def test_windows_that_meet_only_in_an_hour_that_is_always_skipped_are_accepted()
         ("UTC", ["* 24 * * *", "* 24 * * *"], ["[0].cron", "[1].cron"]),
     ],
 )
-def test_overlaps_are_told_beside_what_else_is_wrong(timezone: str, crons: list[object], wrong: list[str]) -> None:
+def test_overlaps_are_reported_along_with_other_faults(timezone: str, crons: list[object], wrong: list[str]) -> None:
     found = problems(scheduled(timezone, *crons))
     assert {path for path in found if path.endswith("cron")} == {f"{PRESET}.schedule{path}" for path in wrong}
 

@@ -62,7 +62,7 @@ def test_the_first_clash_is_found_or_none(
     assert find_overlap(timezone, ((other, 1), (one, 2)), at(after)) == found
 
 
-def test_of_many_clashes_the_first_in_time_is_told() -> None:
+def test_the_earliest_of_many_overlaps_is_reported() -> None:
     windows = (("* 5 10 * *", 1), ("* 7 5 * *", 1), ("* 5 * 3 *", 1), ("* 7 * 3 *", 1), ("* 7 1-9 3 *", 1))
     assert find_overlap("UTC", windows, SEARCHED_FROM) == Overlap(3, 4, at("2026-03-01T07"))
     assert find_overlap("UTC", windows, at("2026-03-05T07")) == Overlap(1, 3, at("2026-03-05T07"))

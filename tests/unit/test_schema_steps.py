@@ -56,10 +56,10 @@ def test_names_are_given_once_and_the_newest_version_is_this_release() -> None:
         "CREATE INDEX note_idx ON workspaces (note)",
     ],
 )
-def test_a_step_that_would_is_found(statement: str) -> None:
+def test_a_blocking_step_is_found(statement: str) -> None:
     assert faults_of(ShortStep("made_up", (statement,))) == [statement]
 
 
-def test_the_same_is_done_at_once_in_a_new_database() -> None:
+def test_a_new_database_gets_all_steps_at_once() -> None:
     assert IndexStep("i", "t (c)", unique=True).at_once == ("CREATE UNIQUE INDEX i ON t (c)",)
     assert OnlineStep("d", "DROP INDEX CONCURRENTLY IF EXISTS i").at_once == ("DROP INDEX IF EXISTS i",)

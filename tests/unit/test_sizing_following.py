@@ -190,7 +190,7 @@ def test_bounds_hold_for_any_change_of_target_rule_lead_time_and_clock(changes: 
     st.integers(0, 900),
 )
 @example([(0, 5), (60, 3)], 60)
-def test_what_is_kept_is_little_and_says_the_most_of_the_cool_down(
+def test_the_kept_sizes_are_few_and_include_the_maximum_of_the_cool_down(
     steps: list[tuple[int, int]], cool_down: int
 ) -> None:
     kept: list[WantedSize] = []
@@ -236,7 +236,7 @@ def test_a_clock_that_was_set_back_holds_a_size_up_for_a_cool_down_alone() -> No
     assert pool.size == 2
 
 
-def test_what_was_made_for_claims_just_now_is_not_deleted() -> None:
+def test_prebuilds_just_created_for_claims_are_not_deleted() -> None:
     pool = Driven(Fixed(9), Bounds(max=50), 90)
     for _ in range(5):
         pool.minute(0)
@@ -250,5 +250,5 @@ def test_what_was_made_for_claims_just_now_is_not_deleted() -> None:
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [["x", 1]], [[1, 2]], [["2026-01-01T00:00:00+00:00"]], {"a": 1}])
-def test_what_another_release_has_kept_holds_nothing_up(value: Any) -> None:
+def test_sizes_stored_by_another_release_are_ignored(value: Any) -> None:
     assert sizes_of_json(value) == []

@@ -66,7 +66,7 @@ def test_a_smaller_size_deletes_what_is_ready_and_what_is_still_made() -> None:
     assert late.idle_s == pytest.approx(1 * 150), "four were being made when one became enough"
 
 
-def test_only_what_comes_after_the_beginning_of_the_score_counts() -> None:
+def test_only_demand_after_score_from_is_scored() -> None:
     demand = of_slots(3, *[0] * 11, 1, minutes=3)
     whole, second = replay(demand, [1] * 3, lead_s=5), replay(demand, [1] * 3, lead_s=5, score_from=2)
     assert (whole.claims, second.claims, second.hits, second.minutes) == (4, 1, 1, 1)
@@ -80,7 +80,7 @@ def test_only_what_comes_after_the_beginning_of_the_score_counts() -> None:
     lead_s=st.floats(0.5, 200),
     waits=st.booleans(),
 )
-def test_what_holds_for_any_demand_and_any_sizes(
+def test_a_replay_keeps_its_invariants_for_any_demand_and_sizes(
     counts: list[int], sizes: list[int], lead_s: float, waits: bool
 ) -> None:
     demand = Demand(MONDAY, counts)
@@ -115,7 +115,7 @@ def test_the_cheapest_rule_that_met_the_target_is_chosen() -> None:
     assert met[0].score.member_s == min(tried.score.member_s for tried in met)
 
 
-def test_a_limit_of_idle_members_is_kept_and_told() -> None:
+def test_a_limit_of_idle_members_is_kept_and_reported() -> None:
     demand = agent_bursts(seeded(3), 3 * DAY_MIN)
     free = choose(demand, Target(hit_rate=0.99), Bounds(max=100), 30)
     bound = choose(demand, Target(hit_rate=0.99, idle_max=8), Bounds(max=100), 30)

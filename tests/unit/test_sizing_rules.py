@@ -78,7 +78,7 @@ def test_a_mix_has_one_more_in_the_first_hours_of_each_four() -> None:
     assert Mixed(6, 3).sizes(demand, 60) == [6] * 30 + [7] * 121
 
 
-def test_nobody_claims_so_nothing_is_held() -> None:
+def test_a_pool_without_claims_holds_no_prebuild() -> None:
     assert size_where_misses_leave(0, 0.99) == size_where_misses_wait(0, 0.99) == 0
 
 
@@ -174,7 +174,7 @@ def test_a_rule_needs_no_more_than_it_looks_back(rule: Rule, demand: Demand) -> 
 
 
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 50))
-def test_the_highest_before(values: list[int], lookback: int) -> None:
+def test_the_maximum_of_the_preceding_values_is_found(values: list[int], lookback: int) -> None:
     expected = [max(values[max(n - lookback, 0) : n], default=0) for n in range(len(values) + 1)]
     assert highest_before(values, lookback) == expected
 

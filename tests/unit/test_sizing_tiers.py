@@ -54,7 +54,7 @@ def test_ready_ones_are_refilled_from_paused_ones_first_and_these_by_creations()
     lead_s=st.floats(0.5, 200),
     waits=st.booleans(),
 )
-def test_what_holds_for_any_demand(
+def test_a_replay_of_both_tiers_keeps_its_invariants_for_any_demand(
     counts: list[int], sizes: list[int], paused: Paused, lead_s: float, waits: bool
 ) -> None:
     demand = Demand(MONDAY, counts)
@@ -104,13 +104,13 @@ def test_the_cheapest_counts_of_both_tiers_are_chosen(
     assert chosen(target, spares, most) == (rule, paused, True)
 
 
-def test_where_both_cost_the_same_as_few_as_meet_the_target_are_chosen() -> None:
+def test_the_fewest_that_meet_the_target_are_chosen_at_equal_cost() -> None:
     """The seconds in which refills wait decide between equal numbers."""
     rule, paused, met = chosen(WAIT, replace(SPARES, cost=1.0))
     assert (rule, paused, met) in {(f"fixed {7 - n}", n, True) for n in range(8)}
 
 
-def test_where_nothing_meets_a_wait_what_serves_most_claims_is_chosen() -> None:
+def test_the_counts_that_serve_most_claims_are_chosen_when_none_meets_the_wait() -> None:
     _, paused, met = chosen(WAIT, replace(SPARES, most=4), most=1)
     assert (paused, met) == (4, False)
 

@@ -100,7 +100,7 @@ async def test_creations_start_one_at_a_time_with_rests_as_long(server: Server, 
 
 
 @pytest.mark.parametrize("other", [PERSON, DELETION])
-async def test_nobody_else_stands_in_their_line(server: Server, dispatcher: Dispatcher, other: int) -> None:
+async def test_other_starts_do_not_wait_behind_creations(server: Server, dispatcher: Dispatcher, other: int) -> None:
     dispatcher.start_builds(ids(*range(50)))
     await asyncio.sleep(START_S)
     dispatcher.start_builds(ids(other))
@@ -108,9 +108,7 @@ async def test_nobody_else_stands_in_their_line(server: Server, dispatcher: Disp
     assert server.came(other) < server.came(2)
 
 
-async def test_what_the_relay_repeats_neither_stands_in_line_nor_comes_twice(
-    server: Server, dispatcher: Dispatcher
-) -> None:
+async def test_repeated_starts_skip_the_line_and_run_once(server: Server, dispatcher: Dispatcher) -> None:
     dispatcher.start_builds(ids(*range(40)))
     await asyncio.sleep(START_S)
     dispatcher.repeat_starts(ids(*range(50)))
@@ -142,7 +140,7 @@ async def test_repeats_do_not_pile_up_while_starts_hang(
     assert [len(times) for times in server.started.values()] == [1] * 31
 
 
-async def test_what_has_ended_in_line_is_not_started(server: Server, dispatcher: Dispatcher) -> None:
+async def test_a_build_that_ended_in_the_line_is_not_started(server: Server, dispatcher: Dispatcher) -> None:
     dispatcher.start_builds(ids(*range(50)))
     await asyncio.sleep(START_S)
     server.ended = set(ids(*range(CREATIONS_READ, 50)))
@@ -150,7 +148,7 @@ async def test_what_has_ended_in_line_is_not_started(server: Server, dispatcher:
     assert len(server.started) == CREATIONS_READ
 
 
-async def test_while_temporal_is_away_the_line_is_left_to_the_relay(server: Server, dispatcher: Dispatcher) -> None:
+async def test_the_line_is_left_to_the_relay_during_a_temporal_outage(server: Server, dispatcher: Dispatcher) -> None:
     server.refused[build_workflow_id(UUID(int=1))] = RPCStatusCode.UNAVAILABLE
     dispatcher.start_builds(ids(1, 2, 3))
     await asyncio.sleep(10 * START_S)
@@ -162,13 +160,13 @@ async def test_while_temporal_is_away_the_line_is_left_to_the_relay(server: Serv
     await until_started(server, 5)
 
 
-async def test_one_that_is_refused_stops_no_other(server: Server, dispatcher: Dispatcher) -> None:
+async def test_a_refused_start_stops_no_other(server: Server, dispatcher: Dispatcher) -> None:
     server.refused[build_workflow_id(UUID(int=1))] = RPCStatusCode.INVALID_ARGUMENT
     dispatcher.start_builds(ids(1, 2, 3))
     await until_started(server, 3)
 
 
-async def test_who_ends_starts_the_line_together(server: Server, dispatcher: Dispatcher) -> None:
+async def test_an_ending_process_starts_its_whole_line_concurrently(server: Server, dispatcher: Dispatcher) -> None:
     dispatcher.start_builds(ids(*range(100)))
     await dispatcher.drain()
     assert len(server.started) == 100

@@ -81,7 +81,7 @@ def test_a_page_is_bounded_in_bytes_too() -> None:
 
 
 @pytest.mark.parametrize("after", ["", "x", "a/b/c", "a/b/c/two/1", "a/b/c/1/2/3"])
-def test_what_no_page_said_is_refused(after: str) -> None:
+def test_an_unknown_page_cursor_is_refused(after: str) -> None:
     with pytest.raises(InvalidInput) as refusal:
         status_page(SystemStatus(loop=LOOP, presets=[row("a/b/c")]), after, 1, PLENTY)
     assert list(refusal.value.details) == ["after"]

@@ -84,7 +84,7 @@ async def test_a_fault_of_ours_is_no_outage() -> None:
         await watch_status(read_from([ZeroDivisionError()]), 0)
 
 
-def test_what_does_not_fit_on_a_terminal_is_told() -> None:
+def test_lines_beyond_the_terminal_are_counted() -> None:
     console = Console(file=io.StringIO(), width=20, height=4)
     assert fitting(console, ["one", "two"], 20, 4) == ["one", "two"]
     assert fitting(console, ["a" * 25, "b", "c"], 20, 4) == ["a" * 20, "a" * 5, "b", "c"]

@@ -18,7 +18,9 @@ from prebuilds.stack import Stack, WorkerProcess, workers
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
-async def test_it_goes_on_watching_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_supervisor_goes_on_watching_after_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervising, "WATCH_INTERVAL_S", 0.001)
     looks, stack, went_on = [], Stack(tmp_path), asyncio.Event()
 
@@ -37,7 +39,9 @@ async def test_it_goes_on_watching_after_a_full_disk(tmp_path: Path, monkeypatch
     watching.cancel()
 
 
-async def test_it_ends_every_child_although_parts_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_supervisor_ends_every_child_although_parts_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     workers = [WorkerProcess(name, asleep) for name in ("one", "two")]
     stack, ended = Stack(tmp_path, workers), []

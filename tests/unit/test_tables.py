@@ -56,7 +56,7 @@ def test_the_format_stands_anywhere(words: list[str], as_json: bool, format_: st
         output.begin([])
 
 
-def test_a_format_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidInput):
         output.begin(["-o", "xml"])
     assert run(["status", "-o", "xml"]) == 1
@@ -74,7 +74,7 @@ def test_names_alone_and_yaml(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert capsys.readouterr().out == "jobs:\n- id: 1\n  error: null\n"
 
 
-def test_a_narrow_terminal_is_told_what_is_left_out(
+def test_a_narrow_terminal_names_the_omitted_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output.begin([])

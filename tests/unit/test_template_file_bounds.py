@@ -25,7 +25,7 @@ def file(organization: str = "acme", member: str = "bob", template: str = "pytho
 
 
 @pytest.mark.parametrize("merge", ["<<: [{}]", "x: [{}]"], ids=["merge_keys", "aliases"])
-def test_what_stands_for_more_values_than_any_memory_has_is_refused(merge: str) -> None:
+def test_aliases_that_expand_to_too_many_values_are_refused(merge: str) -> None:
     lines = ["a0: &a0 {x: 1, y: 2}"]
     for n in range(1, 12):
         lines.append(f"a{n}: &a{n}\n  {merge.format(', '.join([f'*a{n - 1}'] * 9))}")
@@ -35,7 +35,7 @@ def test_what_stands_for_more_values_than_any_memory_has_is_refused(merge: str) 
         parse_template_file(text)
 
 
-def test_thousands_of_faults_are_found_in_linear_time_and_told_one_a_line() -> None:
+def test_thousands_of_faults_are_found_in_linear_time_and_listed_one_a_line() -> None:
     presets = "".join(f"    - {{name: p{n}, instances: x}}\n" for n in range(2000))
     with pytest.raises(InvalidInput) as refused:
         parse_template_file(file() + presets, "big.yaml")

@@ -229,7 +229,7 @@ def test_second_default_is_refused() -> None:
     }
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     broken = {"name": "go", "provisioner": "process", "source": {"command": []}, "build_timeout": "soon"}
     wrong = {"instances": -1, "expire_after": "x", "timezone": "Nowhere", "schedule": [{"cron": "x", "instances": 1}]}
     text = yaml.safe_dump(
@@ -297,13 +297,13 @@ class Failing:
         raise KeyError("image")
 
 
-def test_a_driver_that_fails_while_it_checks_a_source_is_told_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_failing_on_a_source_is_reported_at_the_sources_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provisioners, "load", lambda *_: Failing())
     assert provisioners.hands_over("odd", {}), "so that the worker which has it is called"
     assert _problems_of_odd() == {".source": "the provisioner odd has failed while it checked it: KeyError: 'image'"}
 
 
-def test_a_driver_that_cannot_be_loaded_is_told_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_cannot_be_loaded_is_reported_at_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> Failing:
         raise ZeroDivisionError("no engine")
 

@@ -36,7 +36,7 @@ def state(serial: int, lineage: str = "one", *resources: dict[str, Any]) -> str:
     return json.dumps({"version": 4, "serial": serial, "lineage": lineage, "resources": list(resources)})
 
 
-def test_what_is_packed_comes_back_and_is_small() -> None:
+def test_a_packed_state_is_small_and_unpacks_to_the_original() -> None:
     saved = Saved(made_by=1, build=3, replaced=[Replacement(resource="a.b", paths=["c"])], text=seed(UUID(int=1)) * 50)
     packed = json.loads(json.dumps(pack(saved)))
     assert unpack(packed) == saved
@@ -105,7 +105,7 @@ def test_a_state_that_cannot_be_read_is_refused_and_not_forgotten(change: dict[s
         (state(9, "other", THING), state(1, "one", THING), "saved"),
     ],
 )
-def test_the_later_of_two_copies_is_gone_on_with(local: str | None, saved: str | None, chosen: str | None) -> None:
+def test_the_later_of_two_state_copies_is_used(local: str | None, saved: str | None, chosen: str | None) -> None:
     assert later(local, saved) == {"local": local, "saved": saved, None: None}[chosen]
 
 
@@ -114,7 +114,7 @@ def test_every_host_seeds_a_workspace_with_the_same_lineage() -> None:
     assert not has_resources(seed(UUID(int=1)))
 
 
-def test_what_a_state_holds() -> None:
+def test_a_states_resources_and_outputs_are_read() -> None:
     data = {"mode": "data", "type": "http", "name": "page", "instances": [{}]}
     assert not has_resources(state(1, "one", data, THING | {"instances": []}))
     assert has_resources(state(1, "one", data, THING))

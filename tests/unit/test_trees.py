@@ -114,7 +114,7 @@ def test_a_link_that_leads_to_no_kept_file_is_refused_by_name(
     assert reason in problem
 
 
-def test_what_is_no_file_is_refused_by_name_and_all_at_once(tmp_path: Path) -> None:
+def test_special_files_are_refused_by_name_all_at_once(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"main.tf": "x"})
     os.mkfifo(folder / "pipe")
     (folder / "bad\nname").touch()
@@ -236,7 +236,7 @@ def test_a_folder_that_is_too_deep_is_refused_by_name(tmp_path: Path) -> None:
     assert list(unpack_tree(kept.archive, kept.digest)) == [f"{deep}/main.tf"]
 
 
-def test_what_a_run_has_put_in_the_place_of_a_kept_file_makes_room(tmp_path: Path) -> None:
+def test_a_runs_own_files_are_replaced_by_kept_files(tmp_path: Path) -> None:
     tree = {"a/b": KeptFile(b"1"), "c": KeptFile(b"2"), "d/e": KeptFile(b"3"), "f": KeptLink("c")}
     write(tmp_path, {"a": "file", "c/x/y": "", "elsewhere/x": "kept", "f/x": ""})
     (tmp_path / "d").symlink_to("elsewhere")

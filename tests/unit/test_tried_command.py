@@ -33,7 +33,7 @@ async def test_the_end_of_much_output_is_kept(tmp_path: Path) -> None:
     assert lines == ["x" * EVIDENCE_CHARS, "the end"]
 
 
-async def test_one_that_writes_for_ever_is_killed(tmp_path: Path) -> None:
+async def test_a_command_that_writes_for_ever_is_killed(tmp_path: Path) -> None:
     ended = await tried("while True: print('again')", tmp_path, timeout_s=0.5)
     assert ended.code is None
     assert last_lines(ended.output) == ["again"] * EVIDENCE_LINES
@@ -53,12 +53,12 @@ async def test_a_child_that_stays_and_holds_the_output_is_killed(tmp_path: Path)
         await asyncio.sleep(0.01)
 
 
-async def test_one_that_closes_its_output_runs_on(tmp_path: Path) -> None:
+async def test_a_command_that_closes_its_output_runs_on(tmp_path: Path) -> None:
     ended = await tried("import os, time; os.close(1); os.close(2); time.sleep(0.2); os._exit(4)", tmp_path)
     assert ended.code == 4
 
 
-async def test_a_cancellation_kills_it(tmp_path: Path) -> None:
+async def test_a_cancellation_kills_the_command(tmp_path: Path) -> None:
     running = asyncio.create_task(
         tried("import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(300)", tmp_path)
     )
@@ -71,7 +71,7 @@ async def test_a_cancellation_kills_it(tmp_path: Path) -> None:
     assert not psutil.pid_exists(int(path.read_text()))
 
 
-async def test_many_that_take_long_leave_the_shared_threads_to_others(tmp_path: Path) -> None:
+async def test_long_commands_do_not_occupy_the_shared_threads(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as shared:
         asyncio.get_running_loop().set_default_executor(shared)
         running = asyncio.create_task(tried("import time; open('begun', 'w'); time.sleep(300)", tmp_path))
@@ -86,7 +86,7 @@ async def test_many_that_take_long_leave_the_shared_threads_to_others(tmp_path: 
             await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_program_that_is_missing_is_told(tmp_path: Path) -> None:
+async def test_a_missing_program_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await try_command(["no-such-program"], folder=tmp_path, env={}, user=None, timeout_s=1)
 

@@ -15,6 +15,6 @@ print(close_to_others(), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrli
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
-def test_it_is_not_dumpable_afterwards() -> None:
+def test_the_process_is_not_dumpable_afterwards() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout == "True 0 (0, 0)\n"

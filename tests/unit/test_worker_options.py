@@ -8,7 +8,7 @@ from prebuilds.settings.worker_options import ROLES, WorkerOptions
 from worker import parse_options
 
 
-def test_all_roles_and_the_usual_queue_unless_said() -> None:
+def test_a_worker_has_all_roles_and_the_usual_queue_by_default() -> None:
     assert parse_options([]) == WorkerOptions(ROLES, ("prebuilds-provisioner",))
     assert parse_options(["--role", "claims"]).roles == ("claims",)
     assert parse_options(["--role", "provisioner", "--queue", "gpu", "--queue", "a/b"]).queues == ("gpu", "a/b")
@@ -25,7 +25,9 @@ def test_all_roles_and_the_usual_queue_unless_said() -> None:
         (["--queue", "gpu@host-a"], "must be 1 to 200 letters"),
     ],
 )
-def test_what_it_cannot_serve_is_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_that_cannot_be_served_are_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         parse_options(words)
     assert ended.value.code == 2

@@ -25,7 +25,7 @@ def test_values_of_the_page_can_be_used(number: int, tmp_path: Path) -> None:
         assert f"\n  name: {name}\n" in done.stdout, name
 
 
-def test_after_an_install_people_are_told_what_exists() -> None:
+def test_install_notes_name_only_objects_that_exist() -> None:
     words = ("main", str(CHART), "--namespace", "dev", "--dry-run=client", "-f", str(CHART / "ci/minimal.yaml"))
     done = run_helm("install", *words)
     assert done.returncode == 0, done.stderr

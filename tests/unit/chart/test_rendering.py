@@ -134,7 +134,7 @@ def test_probes_and_services_name_ports_that_are_there(values: str) -> None:
 
 
 @EVERY_FILE
-def test_what_is_selected_or_scaled_exists(values: str) -> None:
+def test_selectors_and_scale_targets_name_existing_workloads(values: str) -> None:
     objects = rendered(values)
     pods = pod_templates(objects)
     for each in of_kind(objects, "Deployment", "StatefulSet", "PodDisruptionBudget").values():

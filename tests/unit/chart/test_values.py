@@ -66,7 +66,7 @@ def test_a_wrong_value_is_refused_by_its_name(value: str, message: str) -> None:
         ("database.tls.existingSecret=tls,database.tls.cert=tls.crt", "database.tls.key is empty"),
     ],
 )
-def test_what_is_missing_is_said_with_what_to_write(value: str, message: str) -> None:
+def test_a_missing_value_is_refused_with_what_to_write(value: str, message: str) -> None:
     refused = template("--set", value)
     assert refused.returncode != 0
     assert message in refused.stderr

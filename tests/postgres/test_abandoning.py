@@ -68,7 +68,7 @@ async def refused(operations: Operations, workspace: str = DEV) -> str:
     return str(refusal.value)
 
 
-async def test_after_a_failed_deletion_the_name_is_free_and_the_rest_is_told(
+async def test_abandoning_a_failed_deletion_frees_the_name_and_lists_the_leftovers(
     engine: AsyncEngine, store: ClaimStore, operations: Operations, workflows: Workflows, dev: UUID
 ) -> None:
     await operations.workspaces.release(OPS, DEV)
@@ -117,7 +117,7 @@ async def test_after_a_failed_deletion_the_name_is_free_and_the_rest_is_told(
         await operations.workspaces.abandon(OPS, str(dev))
 
 
-async def test_what_may_still_be_destroyed_is_not_abandoned(
+async def test_only_a_workspace_with_a_failed_deletion_can_be_abandoned(
     engine: AsyncEngine, operations: Operations, dev: UUID
 ) -> None:
     for text in (DEV, str(dev)):

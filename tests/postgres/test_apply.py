@@ -199,7 +199,7 @@ async def test_changed_expiry_reaches_the_prebuilds_that_can_be_claimed(engine: 
 # --- What a file leaves out -------------------------------------------------------------------------------------------
 
 
-async def test_what_the_file_leaves_out_is_left_as_it_is(engine: AsyncEngine) -> None:
+async def test_entries_omitted_from_the_file_stay_unchanged(engine: AsyncEngine) -> None:
     await apply_file(engine, SMALL, members=["alice", "bob"])
     await apply_file(engine, SMALL, template="go", members=["alice", "bob"])
     await apply_file(engine, SMALL, organization="umbrella", members=["bob"])

@@ -61,9 +61,7 @@ async def test_claims_are_shared_exactly(engine: AsyncEngine, store: ClaimStore,
     assert await counted(engine) == (200, 20)
 
 
-async def test_one_version_serves_for_the_other_but_never_beyond_its_share(
-    engine: AsyncEngine, store: ClaimStore
-) -> None:
+async def test_each_version_substitutes_for_the_other_within_its_share(engine: AsyncEngine, store: ClaimStore) -> None:
     old, new = await filled(engine, 2, 3, percent=50)
     served = [(await claim(store, BY_PATH)).preset_id for _ in range(4)]
     assert served == [old.id, new.id, old.id, new.id]
@@ -96,7 +94,7 @@ async def test_batches_take_turns_too(engine: AsyncEngine, store: ClaimStore) ->
     assert await counted(engine) == (4, 2)
 
 
-async def test_who_waits_gets_the_new_version_only_in_its_turn(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_waiter_gets_the_new_version_only_in_its_turn(engine: AsyncEngine, store: ClaimStore) -> None:
     old, new = await tried(engine, 2, percent=50)
     for _ in range(2):
         await claim(store, BY_PATH)

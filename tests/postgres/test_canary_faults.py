@@ -74,7 +74,7 @@ async def test_the_failed_version_is_not_made_again_while_the_one_before_is_held
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-async def test_what_follows_at_once_is_tried_from_the_version_before_the_failed_one(
+async def test_a_version_after_a_failed_canary_rolls_from_the_last_good_one(
     engine: AsyncEngine, store: ClaimStore, by_hand: bool
 ) -> None:
     if by_hand:
@@ -174,7 +174,7 @@ async def test_a_canary_that_cannot_be_ended_stops_no_pass(
     assert (await find_preset(engine)).id == new.id != old.id
 
 
-async def test_a_miss_at_the_older_versions_turn_is_told_of_the_active_preset(
+async def test_a_miss_at_the_older_versions_turn_is_recorded_for_the_active_preset(
     engine: AsyncEngine, store: ClaimStore
 ) -> None:
     _, new = await filled(engine, 0, 1)

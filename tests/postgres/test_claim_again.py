@@ -82,7 +82,7 @@ async def _deleted(engine: AsyncEngine) -> None:
         (BY_PATH, _takes_no_token, InvalidInput),
     ],
 )
-async def test_an_answer_outlives_what_it_was_asked_of(
+async def test_an_answer_outlives_its_preset_and_template(
     engine: AsyncEngine,
     desk: Desk,
     by: dict[str, Any],
@@ -143,7 +143,7 @@ async def test_a_claim_by_template_goes_to_the_version_that_came_meanwhile(
         await desk.ask("never", **BY_TEMPLATE)
 
 
-async def test_one_whose_template_is_deprecated_is_refused(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_claim_of_a_deprecated_template_is_refused(engine: AsyncEngine, desk: Desk) -> None:
     await apply_file(engine, SMALL)
     await deprecate_template(engine, "acme/python", "ops")
     with pytest.raises(TemplateUnavailable):

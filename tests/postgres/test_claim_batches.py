@@ -148,7 +148,7 @@ async def test_another_batch_under_its_id_is_refused(engine: AsyncEngine, desk: 
     assert await rows_of(engine) == rows
 
 
-async def test_one_name_taken_refuses_all(engine: AsyncEngine, desk: Desk) -> None:
+async def test_one_taken_name_refuses_the_whole_batch(engine: AsyncEngine, desk: Desk) -> None:
     await make_preset(engine)
     await ready(engine, 9)
     await desk.ask("mine", name="w3")
@@ -170,7 +170,7 @@ async def test_one_name_taken_refuses_all(engine: AsyncEngine, desk: Desk) -> No
     ],
     ids=str,
 )
-async def test_a_refusal_is_of_all_and_writes_nothing(
+async def test_a_refused_batch_writes_nothing(
     engine: AsyncEngine, desk: Desk, changes: dict[str, str], refused: type[PrebuildsError]
 ) -> None:
     await make_preset(engine)
@@ -193,7 +193,7 @@ async def test_names_that_cannot_be_are_refused_by_field(desk: Desk, given: list
 
 
 @pytest.mark.parametrize("number", [1, CLAIMS_MAX])
-async def test_from_one_to_the_most(engine: AsyncEngine, desk: Desk, number: int) -> None:
+async def test_batches_of_one_and_of_the_maximum_win(engine: AsyncEngine, desk: Desk, number: int) -> None:
     await make_preset(engine)
     made = await ready(engine, number)
     assert sorted(ids(await desk.ask_all("class", names(number)))) == sorted(made)

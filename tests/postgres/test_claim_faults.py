@@ -166,7 +166,7 @@ async def test_a_batch_and_a_single_claim_of_one_of_its_names(engine: AsyncEngin
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
 
 
-async def test_who_has_waited_too_long_in_a_circle_tries_again(
+async def test_a_claim_ended_by_a_deadlock_is_retried(
     engine: AsyncEngine, store: ClaimStore, database_url: str
 ) -> None:
     """PostgreSQL ends whoever notices the circle: here that is the claim."""

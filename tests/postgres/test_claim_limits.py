@@ -121,7 +121,7 @@ async def test_a_refusal_names_the_limit_and_writes_nothing(engine: AsyncEngine,
     assert explained.error == f"LimitExceeded: {error.message}"
 
 
-async def test_what_is_won_is_answered_again_whatever_the_limits(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_won_claim_is_answered_again_regardless_of_limits(engine: AsyncEngine, desk: Desk) -> None:
     preset = await limited(engine)
     await make_ready(engine, preset, 5)
     first, second = await desk.ask("c1", name="a"), await desk.ask("c2", name="b")
@@ -317,7 +317,7 @@ async def test_nobody_in_line_is_served_beyond_the_organizations_limit(engine: A
     assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 3, "they were counted when they asked"
 
 
-async def test_who_has_waited_in_vain_was_counted_when_it_asked(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_timed_out_waiter_counted_when_it_asked(engine: AsyncEngine, desk: Desk) -> None:
     await limited(engine, claims_per_minute=1)
     await desk.wait("patient", name="dev", on_timeout="create")
     await a_minute_later(engine)

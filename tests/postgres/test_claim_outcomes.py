@@ -45,7 +45,7 @@ HOLDS: list[Callable[[AsyncEngine, MadePreset], Awaitable[None]]] = [_hard_limit
 
 
 @pytest.mark.parametrize("hold", HOLDS)
-async def test_a_held_pool_says_so_everywhere(
+async def test_a_held_pool_is_reported_as_held_everywhere(
     engine: AsyncEngine, desk: Desk, hold: Callable[[AsyncEngine, MadePreset], Awaitable[None]]
 ) -> None:
     preset = await make_preset(engine)
@@ -70,7 +70,7 @@ async def test_a_held_pool_says_so_everywhere(
     assert {c.miss_reason for c in batch.claims} == {"held"}
 
 
-async def test_what_is_told_first(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
+async def test_miss_reasons_have_an_order(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
     preset = await make_preset(engine)
     await fail(engine, preset, 3)
 
@@ -95,14 +95,14 @@ async def record_starting(engine: AsyncEngine, preset: MadePreset) -> None:
     await do(engine, "UPDATE settings SET paused = true")
 
 
-async def test_an_empty_pool_that_is_not_held_is_told_once(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_miss_of_an_empty_pool_is_recorded_once(engine: AsyncEngine, desk: Desk) -> None:
     await make_preset(engine)
     with pytest.raises(NoClaimablePrebuiltWorkspaces, match="empty"):
         await desk.ask("c1")
     assert [e.kind for e in (await explain_claim(engine, "c1")).events] == ["claim_missed"]
 
 
-async def test_a_wait_is_told_from_its_beginning_to_its_end(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_wait_is_recorded_from_beginning_to_end(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     for claim_id in ("served", "left"):
         await desk.wait(claim_id, name=claim_id)
@@ -143,7 +143,7 @@ async def test_text_that_cannot_be_stored_is_refused_by_field(
     assert await rows_of(engine) == rows
 
 
-async def test_also_what_only_a_queue_would_store(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_waiting_claims_parameters_are_refused_by_field(engine: AsyncEngine, desk: Desk) -> None:
     await apply_file(engine, {"name": "small", "instances": 0, "default": True})
     request = {"template": "acme/python", "preset": None, "parameters": {"other": "a\0"}}
     with pytest.raises(InvalidInput) as refused:
@@ -183,7 +183,7 @@ async def test_a_claim_with_nothing_to_hand_over_has_ended(engine: AsyncEngine, 
     assert await take_due_builds(engine) == []
 
 
-async def test_nothing_is_dispatched_for_it(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_claim_without_hand_over_dispatches_no_build(engine: AsyncEngine, store: ClaimStore) -> None:
     workflows = Workflows()
     dispatcher = Dispatcher(engine, cast("Client", workflows))
     desk = Desk(engine, store, dispatcher=dispatcher)
@@ -201,7 +201,7 @@ async def test_nothing_is_dispatched_for_it(engine: AsyncEngine, store: ClaimSto
     assert len(made) == 4
 
 
-async def test_it_is_so_through_the_queue_too(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_queued_claim_without_hand_over_has_ended_too(engine: AsyncEngine, desk: Desk) -> None:
     await ready_at_once(engine, 0)
     await desk.wait("c1", name="dev", ttl_seconds=60)
     preset = await find_preset(engine)
@@ -218,7 +218,7 @@ async def test_it_is_so_through_the_queue_too(engine: AsyncEngine, desk: Desk) -
     assert started.count == 0
 
 
-async def test_its_ttl_counts_from_the_claim(engine: AsyncEngine, desk: Desk) -> None:
+async def test_the_ttl_without_hand_over_counts_from_the_claim(engine: AsyncEngine, desk: Desk) -> None:
     first, second, third = await ready_at_once(engine, 3, default_ttl="8h")
     for claim_id, changes in (("c1", {}), ("c2", {"ttl_seconds": 60}), ("c3", {"ttl_seconds": 0})):
         await desk.ask(claim_id, name=claim_id, **changes)
@@ -241,7 +241,7 @@ async def test_its_ttl_counts_from_the_claim(engine: AsyncEngine, desk: Desk) ->
     assert (shown.status, shown.builds[-1].transition) == ("stopping", "stop")
 
 
-async def test_its_schedule_is_looked_after_from_the_claim_on(engine: AsyncEngine, desk: Desk) -> None:
+async def test_the_schedule_without_hand_over_counts_from_the_claim(engine: AsyncEngine, desk: Desk) -> None:
     """As when a build hands it over: the relay looks at a running workspace as its schedule's moments pass."""
     [made, other] = await ready_at_once(engine, 2)
     tomorrow = datetime.now(UTC) + timedelta(days=1)

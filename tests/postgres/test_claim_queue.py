@@ -90,7 +90,7 @@ async def test_queues_are_apart(engine: AsyncEngine, desk: Desk) -> None:
     assert position_of(await desk.look("small-1")) == 1
 
 
-async def test_what_is_ready_is_taken_without_waiting(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_ready_prebuild_is_taken_without_waiting(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     [ready] = await make_ready(engine, preset, 1)
     found = await desk.ask("c1", on_empty="wait")
@@ -113,7 +113,7 @@ async def test_a_deadline_that_has_passed_is_not_served(engine: AsyncEngine, des
     assert isinstance(again, ClaimResult), "it may be tried again"
 
 
-async def test_one_that_comes_back_after_its_deadline_waits_anew(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_claim_repeated_after_its_deadline_waits_anew(engine: AsyncEngine, desk: Desk) -> None:
     """Its workflow was terminated, and the relay has not been there yet."""
     await make_preset(engine, instances=0)
     await desk.wait("again", name="dev", wait_timeout_seconds=60)
@@ -128,7 +128,7 @@ async def test_one_that_comes_back_after_its_deadline_waits_anew(engine: AsyncEn
 # --- Handed over as it becomes ready ---------------------------------------------------------------------------------
 
 
-async def test_no_fast_claim_gets_what_a_waiter_is_due(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
+async def test_a_new_claim_never_takes_a_waiters_prebuild(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     for n in range(ROUNDS):
         await desk.wait(f"due-{n}", name=f"due-{n}")
@@ -140,7 +140,7 @@ async def test_no_fast_claim_gets_what_a_waiter_is_due(engine: AsyncEngine, stor
         assert got(await desk.look(f"due-{n}")) == made
 
 
-async def test_joining_as_builds_end_misses_none_of_them(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_claim_joining_as_builds_end_misses_none(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     for n in range(ROUNDS):
         made = await begin_prebuilds(engine, preset, 2)
@@ -154,7 +154,7 @@ async def test_joining_as_builds_end_misses_none_of_them(engine: AsyncEngine, de
         assert sorted(claimed) == sorted(made)
 
 
-async def test_looking_up_ones_place_loses_it_to_nobody(engine: AsyncEngine, desk: Desk) -> None:
+async def test_looking_up_a_place_does_not_lose_it(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     for n in range(ROUNDS):
         await desk.wait(f"first-{n}", name=f"first-{n}")
@@ -286,7 +286,7 @@ async def test_leaving_and_the_hand_over_cannot_both_win(engine: AsyncEngine, de
     assert all(outcomes.values()), outcomes
 
 
-async def test_whoever_leaves_moves_the_others_up(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_leaving_waiter_moves_the_others_up(engine: AsyncEngine, desk: Desk) -> None:
     await make_preset(engine, instances=0)
     for n in range(3):
         await desk.wait(f"c{n}")
@@ -305,7 +305,7 @@ async def test_a_late_claim_may_create_instead(engine: AsyncEngine, desk: Desk) 
     assert await desk.ask("late", on_empty="wait", **request) == made, "the same request has the same answer"
 
 
-async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
+async def test_a_leaving_run_gives_up_only_its_own_place(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
     """Workflows `c1` and `claim-workspace/c1` both stand for claim c1: its place is that of who asked last."""
     preset = await make_preset(engine, instances=0)
     earlier = new_run()

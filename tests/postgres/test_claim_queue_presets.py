@@ -168,7 +168,7 @@ async def test_a_pool_of_zero_serves_its_waiters(engine: AsyncEngine, desk: Desk
     assert await pass_over(engine, preset, 4) == []
 
 
-async def test_only_the_version_that_serves_shows_who_waits(engine: AsyncEngine, desk: Desk) -> None:
+async def test_only_the_serving_version_shows_waiters(engine: AsyncEngine, desk: Desk) -> None:
     old = await make_preset(engine, instances=1)
     await begin_prebuilds(engine, old, 1)
     await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
@@ -177,7 +177,7 @@ async def test_only_the_version_that_serves_shows_who_waits(engine: AsyncEngine,
     assert shown == {1: 0, 2: 1}
 
 
-async def test_a_pause_holds_what_is_made_for_waiters_and_not_the_queue(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_pause_stops_creations_for_waiters_but_not_the_queue(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     [running] = await begin_prebuilds(engine, preset, 1)
     await pause(engine, "ops", "upgrade")
@@ -196,7 +196,7 @@ async def begin_builds(engine: AsyncEngine, workspace_ids: list[UUID]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["waits", "batches"])
-async def test_who_waits_for_one_preset_holds_no_claim_of_another_up(
+async def test_waiters_for_one_preset_do_not_delay_claims_of_another(
     engine: AsyncEngine, database_url: str, kind: str
 ) -> None:
     await apply_file(engine, {"name": "small", "instances": 0}, {"name": "large", "instances": 1})

@@ -64,7 +64,7 @@ async def queued(engine: AsyncEngine) -> int:
     return int((await one(engine, "SELECT count(*) FROM claim_queue")).count)
 
 
-async def test_a_hand_over_tells_who_waited_starts_its_build_and_refills(
+async def test_a_hand_over_wakes_the_waiter_starts_its_build_and_refills(
     engine: AsyncEngine, desk: Desk, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
     preset = await make_preset(engine, instances=0)
@@ -158,7 +158,9 @@ async def test_a_claim_long_past_its_deadline_is_withdrawn(
     assert await desk.leave("late") == ClaimPlace()
 
 
-async def test_a_claim_whose_workflow_is_gone_is_told_so(engine: AsyncEngine, desk: Desk, relay: Relay) -> None:
+async def test_a_claim_without_its_workflow_is_answered_as_canceled(
+    engine: AsyncEngine, desk: Desk, relay: Relay
+) -> None:
     await make_preset(engine, instances=0)
     await desk.wait("gone", name="dev")
     await make_older(engine, 31)
@@ -169,7 +171,7 @@ async def test_a_claim_whose_workflow_is_gone_is_told_so(engine: AsyncEngine, de
         await desk.ask("gone", run=desk.run_of("gone"), name="dev", on_empty="wait")
 
 
-async def test_a_claim_that_no_workflow_goes_on_with_is_told_so_in_the_end(engine: AsyncEngine, desk: Desk) -> None:
+async def test_an_orphaned_claim_is_answered_as_canceled_in_the_end(engine: AsyncEngine, desk: Desk) -> None:
     """Its server died between the database and Temporal."""
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="acme/python/small", owner="alice", name="dev", on_empty="wait")

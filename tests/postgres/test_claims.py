@@ -146,7 +146,7 @@ async def test_ttl_is_the_templates_unless_said(
     assert row.ttl == stored
 
 
-async def test_what_has_expired_or_was_invalidated_is_not_claimed(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_expired_and_invalidated_prebuilds_are_not_claimed(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=3, expire_after="1h")
     old, invalidated, good = await make_ready(engine, preset, 3)
     await do(engine, "UPDATE workspaces SET expires_at = now() - interval '1 second' WHERE id = :id", id=old)
@@ -253,7 +253,7 @@ async def test_a_refusal_writes_nothing(
 
 
 @pytest.mark.parametrize("on_empty", ["fail", "create", "wait"])
-async def test_a_taken_name_is_told_also_when_nothing_is_ready(
+async def test_a_taken_name_is_refused_even_with_an_empty_pool(
     engine: AsyncEngine, store: ClaimStore, on_empty: str
 ) -> None:
     preset = await make_preset(engine, instances=0)
@@ -265,7 +265,7 @@ async def test_a_taken_name_is_told_also_when_nothing_is_ready(
 
 
 @pytest.mark.parametrize("prebuilds", [0, 1])
-async def test_a_name_that_was_released_is_told_as_that(engine: AsyncEngine, store: ClaimStore, prebuilds: int) -> None:
+async def test_a_released_name_is_reported_as_released(engine: AsyncEngine, store: ClaimStore, prebuilds: int) -> None:
     preset = await make_preset(engine, instances=0)
     claimed = (await claim(store, preset, name="taken", on_empty="create")).result
     assert claimed is not None

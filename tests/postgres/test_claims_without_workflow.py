@@ -82,7 +82,7 @@ async def test_without_a_pool_a_claim_that_may_create_does_so_at_once(engine: As
     assert (made.source, made.miss_reason) == ("created", "no_pool")
 
 
-async def test_what_a_caller_sends_is_checked_before_anything_is_written(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_callers_input_is_checked_before_anything_is_written(engine: AsyncEngine, desk: Desk) -> None:
     await make_preset(engine)
     for changes, field in (
         ({"owner": "prebuilds"}, "owner"),

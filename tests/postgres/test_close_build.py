@@ -70,7 +70,7 @@ async def test_a_build_that_ran_out_of_time_is_counted_once_and_its_preset_looks
     assert set(dispatcher.nudged) == {preset.id}
 
 
-async def test_one_that_was_being_cancelled_has_not_failed(
+async def test_a_build_ended_during_its_cancellation_has_not_failed(
     engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
@@ -80,7 +80,7 @@ async def test_one_that_was_being_cancelled_has_not_failed(
     assert [status for _, status in counted_builds] == ["canceled"]
 
 
-async def test_one_that_has_ended_by_itself_stays_as_it_ended(
+async def test_an_ended_build_keeps_its_outcome(
     engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
@@ -89,7 +89,7 @@ async def test_one_that_has_ended_by_itself_stays_as_it_ended(
     assert counted_builds == []
 
 
-async def test_one_that_is_released_at_that_moment_has_not_failed(
+async def test_a_build_released_at_that_moment_has_not_failed(
     engine: AsyncEngine, counted_builds: CountedBuilds, dispatcher: NotedDispatcher, database_url: str
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
@@ -107,7 +107,7 @@ async def test_one_that_is_released_at_that_moment_has_not_failed(
 
 
 @pytest.mark.parametrize("status", [BuildStatus.SUCCEEDED, BuildStatus.FAILED])
-async def test_how_one_has_ended_is_told_in_full(
+async def test_a_builds_outcome_is_complete(
     engine: AsyncEngine, store: ClaimStore, dispatcher: NotedDispatcher, status: BuildStatus
 ) -> None:
     workspace_id = await claimed(engine, store, handed_over=False)
@@ -124,7 +124,7 @@ async def test_how_one_has_ended_is_told_in_full(
     assert place.ended == expected
 
 
-async def test_a_stop_tells_what_is_left_and_what_it_has_kept(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_stops_outcome_names_leftover_and_kept_resources(engine: AsyncEngine, store: ClaimStore) -> None:
     workspace_id = await claimed(engine, store)
     disk = Replacement(resource="disk.home", paths=["owner"])
     await stop_workspace(engine, "alice/dev", by="alice")

@@ -65,7 +65,7 @@ async def decoded(server: Server, *payloads: Payload) -> list[Payload]:
     return list(ParseDict(answer.json(), Payloads()).payloads)
 
 
-async def test_what_a_worker_encrypts_is_decoded_but_for_a_claims_secrets(server: Server) -> None:
+async def test_a_workers_payloads_are_decoded_except_claim_secrets(server: Server) -> None:
     request = {"preset": "acme/python/small", "owner": "alice", "name": "dev", "claim_parameters": {"token": SECRET}}
     claim = ClaimRequest.model_validate(request)
     given = await environment_converter().encode([claim, {"nothing": "hidden", "n": 7}, None])
@@ -79,7 +79,7 @@ async def test_what_a_worker_encrypts_is_decoded_but_for_a_claims_secrets(server
     assert third.metadata["encoding"] == b"binary/null"
 
 
-async def test_what_it_cannot_open_or_read_stays_as_it_was(server: Server) -> None:
+async def test_unreadable_payloads_are_returned_unchanged(server: Server) -> None:
     others = await encrypted(plain({"a": 1}), key=OTHERS)
     bytes_, twice = await encrypted(
         Payload(metadata={"encoding": b"binary/plain"}, data=SECRET.encode()), *await encrypted(plain({"a": 1}))
@@ -113,7 +113,7 @@ async def test_a_name_that_stands_twice_hides_both(server: Server) -> None:
     assert SECRET.encode() not in shown.data
 
 
-async def test_only_who_operates_everything_is_answered(server: Server) -> None:
+async def test_only_an_operator_of_everything_may_decode(server: Server) -> None:
     body = request_body(*await encrypted(plain({"a": 1})))
     for token, status in (("reader", 403), ("here", 403), ("guess", 401), ("ops", 200)):
         answer = await server.http.post("/codec/decode", json=body, headers={"Authorization": f"Bearer {token}"})

@@ -133,7 +133,7 @@ async def test_tokens_are_made_shown_once_and_revoked(command: Command, engine: 
     assert (await command("tokens", "confirm"))[0] == 1
 
 
-async def test_a_database_that_is_read_only_is_told_as_that(command: Command, engine: AsyncEngine) -> None:
+async def test_a_read_only_database_is_reported_as_read_only(command: Command, engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         database = await connection.scalar(text("SELECT current_database()"))

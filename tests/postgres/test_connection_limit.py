@@ -68,7 +68,7 @@ async def test_pools_keep_within_their_setting_and_a_command_gets_in(
     assert sum(one.result is not None for one in claims) == 20
 
 
-async def test_a_database_that_takes_no_more_connections_is_told_as_that(
+async def test_a_full_connection_limit_is_reported_as_such(
     engine: AsyncEngine, limited: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", limited)

@@ -63,17 +63,17 @@ async def works(url: str) -> None:
         assert await pool.fetchval("SELECT current_user") == "locked"
 
 
-async def test_without_its_password_nobody_comes_in(server: str) -> None:
+async def test_a_connection_without_the_password_is_refused(server: str) -> None:
     with pytest.raises(StackUnreachable, match="InvalidPasswordError"):
         await check_reachable(server)
 
 
-async def test_in_the_url(server: str) -> None:
+async def test_the_password_may_come_from_the_url(server: str) -> None:
     await works(server.replace("locked@", f"locked:{quote(PASSWORD, safe='')}@"))
     await works(f"{server}&password={quote(PASSWORD, safe='')}")
 
 
-async def test_by_parts(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_password_may_come_from_libpq_variables(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     await works(server)
     parts = dict(pair.split("=") for pair in urlsplit(server).query.split("&"))
@@ -84,7 +84,7 @@ async def test_by_parts(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-async def test_from_a_file_in_place_of_the_urls(
+async def test_a_password_file_replaces_the_password_of_the_url(
     server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
 ) -> None:
     file = tmp_path / "password"

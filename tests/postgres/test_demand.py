@@ -119,7 +119,7 @@ async def test_a_claim_counts_once_and_a_batch_its_size(engine: AsyncEngine) -> 
     assert list((await demand_of(engine, preset, minutes=1)).counts) == [1, 2, 0, 7, 0, 0]
 
 
-async def test_several_who_count_at_once_count_each_claim_once(engine: AsyncEngine) -> None:
+async def test_concurrent_counters_count_each_claim_once(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     await add_claims(engine, preset, *range(40))
     newest = (await one(engine, "SELECT max(id) AS id FROM events")).id

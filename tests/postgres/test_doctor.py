@@ -64,7 +64,7 @@ async def test_a_preset_that_is_held_until_somebody_acts_is_found(
     assert (await presets_check(database_url)).ok
 
 
-async def test_what_time_lifts_and_what_wants_no_prebuild_is_well(engine: AsyncEngine, database_url: str) -> None:
+async def test_temporary_holds_and_empty_presets_pass_the_check(engine: AsyncEngine, database_url: str) -> None:
     await fail(engine, await make_preset(engine, template="backs-off"), 1)
     await fail(engine, await make_preset(engine, template="wants-none", instances=0), 3)
     assert (await presets_check(database_url)).ok
@@ -81,7 +81,7 @@ async def test_a_pool_without_instances_that_follows_its_target_wants_prebuilds(
     assert f"{PATH} (hard_limited)" in ((await presets_check(database_url)).detail or "")
 
 
-async def test_presets_that_nobody_claims_are_told(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_doctor_reports_unclaimed_presets(engine: AsyncEngine, database_url: str) -> None:
     preset = await make_preset(engine)
     await make_preset(engine, template="without-prebuilds")
     await make_ready(engine, preset, 1)
@@ -100,7 +100,7 @@ async def test_presets_that_nobody_claims_are_told(engine: AsyncEngine, database
     assert (await presets_check(database_url)).detail == "none is held until somebody acts"
 
 
-async def test_presets_that_claims_miss_by_one_parameter_are_told(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_doctor_reports_near_misses_by_preset(engine: AsyncEngine, database_url: str) -> None:
     await make_preset(engine)
     await do(
         engine,
@@ -115,7 +115,7 @@ async def test_presets_that_claims_miss_by_one_parameter_are_told(engine: AsyncE
     )
 
 
-async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_doctor_names_the_first_of_many_presets(engine: AsyncEngine, database_url: str) -> None:
     for template in "abcdefg":
         await fail(engine, await make_preset(engine, template=template), 3)
     found = await presets_check(database_url)
@@ -123,7 +123,7 @@ async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: st
     assert "`prebuilds presets resume P`" in (found.remedy or "")
 
 
-async def test_a_rollout_without_room_for_its_surge_says_so(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_doctor_reports_a_rollout_without_room_for_its_surge(engine: AsyncEngine, database_url: str) -> None:
     """It stands still, as one beside a full quota does, and goes on when it is allowed to take one away first."""
     small = {"name": "small", "instances": 4}
     await apply_file(engine, small | {"parameters": {"n": "1"}}, limits={"pool_members": 4})
@@ -149,9 +149,7 @@ async def test_a_rollout_without_room_for_its_surge_says_so(engine: AsyncEngine,
     assert (await check_of(database_url, "limits")).ok
 
 
-async def test_tokens_that_nobody_has_confirmed_since_a_restore_are_told(
-    engine: AsyncEngine, database_url: str
-) -> None:
+async def test_the_doctor_reports_tokens_unconfirmed_since_a_restore(engine: AsyncEngine, database_url: str) -> None:
     tokens = TokenOperations(engine)
     for name in ("kept", "leaked", "late"):
         await tokens.create(Actor("ops"), name, ["read"])
@@ -165,7 +163,7 @@ async def test_tokens_that_nobody_has_confirmed_since_a_restore_are_told(
     assert (await check_of(database_url, "tokens")).ok
 
 
-async def test_who_examines_again_and_again_leaves_the_trials_out(database_url: str) -> None:
+async def test_a_repeated_examination_omits_the_trials(database_url: str) -> None:
     settings = Settings(database_url=database_url)
     every, without = await examine(settings), await examine(settings, trials=False)
     assert {check.name for check in every.checks} - {check.name for check in without.checks} == {"fairness"}

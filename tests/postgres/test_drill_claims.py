@@ -30,7 +30,7 @@ def taking(engine: AsyncEngine, store: ClaimStore) -> DrillClaims:
     return DrillClaims(store, Recorded(engine))
 
 
-async def test_it_takes_a_prebuild_as_the_system_does(engine: AsyncEngine, taking: DrillClaims) -> None:
+async def test_a_drill_takes_a_prebuild_as_the_system_user(engine: AsyncEngine, taking: DrillClaims) -> None:
     preset = await drilled_preset(engine)
     ids = await make_ready(engine, preset, 2)
     drill_id = await begun(engine, preset)
@@ -52,7 +52,9 @@ async def test_it_takes_a_prebuild_as_the_system_does(engine: AsyncEngine, takin
     assert (row.name, row.stage) == (DRILL_USER, "claim")
 
 
-async def test_the_last_one_stays(engine: AsyncEngine, taking: DrillClaims, store: ClaimStore) -> None:
+async def test_a_drill_never_takes_the_last_prebuild(
+    engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
+) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     drill_id, run = await begun(engine, preset), new_run()
@@ -65,7 +67,7 @@ async def test_the_last_one_stays(engine: AsyncEngine, taking: DrillClaims, stor
     assert await ready(engine) == 2
 
 
-async def test_one_that_expires_now_spares_nothing(engine: AsyncEngine, taking: DrillClaims) -> None:
+async def test_an_expired_prebuild_does_not_count_as_spare(engine: AsyncEngine, taking: DrillClaims) -> None:
     preset = await drilled_preset(engine)
     ids = await make_ready(engine, preset, 2)
     drill_id = await begun(engine, preset)
@@ -98,7 +100,7 @@ async def test_drills_leave_one_however_many_want_it(
         assert await ready(engine) == 4 - len(taken) - 1
 
 
-async def test_another_claim_of_its_id_does_not_become_its_own(
+async def test_a_claim_under_a_drills_id_is_not_the_drills(
     engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
 ) -> None:
     preset = await drilled_preset(engine)
@@ -109,7 +111,7 @@ async def test_another_claim_of_its_id_does_not_become_its_own(
         await taking.take(drill_id, preset.id, new_run())
 
 
-async def test_nobody_else_claims_with_its_id(
+async def test_a_drills_claim_id_is_refused_to_others(
     engine: AsyncEngine, database_url: str, taking: DrillClaims, store: ClaimStore
 ) -> None:
     """Whoever reads a drill's id could claim with the drill's claim id first."""
@@ -133,7 +135,7 @@ async def test_nobody_else_claims_with_its_id(
     assert (await taking.take(drill_id, preset.id, new_run())).source == "prebuilt"
 
 
-async def test_it_brings_the_claim_parameters_of_its_workers(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_drill_sends_its_workers_claim_parameters(engine: AsyncEngine, store: ClaimStore) -> None:
     small = SMALL | {"claim_parameters": ["token"]}
     preset = await drilled_preset(engine, small, parameters="DRILL_PARAMETERS")
     await make_ready(engine, preset, 3)
@@ -153,7 +155,7 @@ async def test_it_brings_the_claim_parameters_of_its_workers(engine: AsyncEngine
     assert "hunter2" not in events.data
 
 
-async def test_it_is_neither_demand_nor_a_figure_nor_a_person(
+async def test_a_drill_counts_in_no_demand_figure_or_person(
     engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
 ) -> None:
     preset = await drilled_preset(engine)

@@ -47,7 +47,7 @@ def taking(engine: AsyncEngine, store: ClaimStore) -> DrillClaims:
     return DrillClaims(store, Recorded(engine))
 
 
-async def test_one_is_recorded_for_each_time_however_many_look(engine: AsyncEngine) -> None:
+async def test_concurrent_relays_record_one_drill_per_time(engine: AsyncEngine) -> None:
     preset = await drilled_preset(engine)
     assert await drill_schedules.record_due(engine) == 0
     await do(engine, "UPDATE drill_schedules SET next_at = now() - interval '3 days'")
@@ -149,7 +149,7 @@ async def test_a_retired_template_is_not_drilled(engine: AsyncEngine) -> None:
         (f"DELETE FROM users WHERE id = '{DRILL_USER_ID}'", "a person is called"),
     ],
 )
-async def test_where_it_could_harm_it_is_skipped_and_says_so(engine: AsyncEngine, broken_by: str, reason: str) -> None:
+async def test_a_harmful_drill_is_skipped_with_its_reason(engine: AsyncEngine, broken_by: str, reason: str) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     for statement in broken_by.split(";"):
@@ -165,7 +165,7 @@ async def test_where_it_could_harm_it_is_skipped_and_says_so(engine: AsyncEngine
     assert (await one(engine, "SELECT count(*) AS n FROM notifications")).n == 0
 
 
-async def test_a_pause_and_a_hold_skip_it(engine: AsyncEngine) -> None:
+async def test_a_pause_or_a_hold_skips_a_drill(engine: AsyncEngine) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     await do(
@@ -194,7 +194,7 @@ async def test_a_wanted_preset_is_taken_and_no_other(engine: AsyncEngine) -> Non
     assert turn.preset_id == small.id, "large was drilled last"
 
 
-async def test_it_ends_once_and_tells_of_a_failure(engine: AsyncEngine, taking: DrillClaims) -> None:
+async def test_a_drill_ends_once_and_notifies_of_a_failure(engine: AsyncEngine, taking: DrillClaims) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     drill_id = await begun(engine, preset)
@@ -214,7 +214,9 @@ async def test_it_ends_once_and_tells_of_a_failure(engine: AsyncEngine, taking: 
     assert (notifier.n, notifier.reason) == (2, end.reason)
 
 
-async def test_what_is_left_behind_is_released(engine: AsyncEngine, taking: DrillClaims, store: ClaimStore) -> None:
+async def test_a_workspace_left_by_a_drill_is_released(
+    engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
+) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 6)
     going_on, ended, forgotten = [await begun(engine, preset) for _ in range(3)]
@@ -231,7 +233,7 @@ async def test_what_is_left_behind_is_released(engine: AsyncEngine, taking: Dril
     assert await driller.release_left_behind() == []
 
 
-async def test_what_was_transferred_to_a_person_is_left_to_them(
+async def test_a_drilled_workspace_transferred_to_a_person_stays_theirs(
     engine: AsyncEngine, taking: DrillClaims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = await drilled_preset(engine)
@@ -255,7 +257,7 @@ async def test_what_was_transferred_to_a_person_is_left_to_them(
     assert deletions.n == 0
 
 
-async def test_how_a_template_stands(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_templates_drill_status_is_shown(engine: AsyncEngine, database_url: str) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     [state] = await drill_list.read_states(engine)
@@ -292,7 +294,7 @@ async def test_drills_are_listed_newest_first(engine: AsyncEngine) -> None:
     assert ([row.id for row in rest.rows], rest.next) == (ids[:1], None)
 
 
-async def test_old_ones_go_with_their_claims_but_the_newest_stay(engine: AsyncEngine, taking: DrillClaims) -> None:
+async def test_old_drills_are_removed_except_the_newest(engine: AsyncEngine, taking: DrillClaims) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 4)
     gone, good, bad = [await begun(engine, preset) for _ in range(3)]

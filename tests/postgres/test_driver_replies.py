@@ -89,7 +89,7 @@ async def test_an_end_that_no_driver_may_have_is_tried_thrice_and_fails_the_buil
     assert (row.status, row.error_type, row.error) == ("failed", "UnexpectedEnd", message)
 
 
-async def test_a_failure_without_a_reason_is_told_as_that(engine: AsyncEngine) -> None:
+async def test_a_failure_without_a_reason_is_reported_as_such(engine: AsyncEngine) -> None:
     row = await outcome(engine, Odd(error=ProvisionFailed("")), attempts=1)
     assert (row.error_type, row.error) == (
         "ProvisionFailed",

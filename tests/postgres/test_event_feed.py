@@ -81,7 +81,7 @@ async def until_looked(feed: EventFeed, times: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_many_writers_and_readers_that_come_back(engine: AsyncEngine) -> None:
+async def test_reconnecting_readers_see_every_event_of_many_writers(engine: AsyncEngine) -> None:
     """Each reader breaks off after every part and goes on elsewhere."""
     feeds = [EventFeed(engine), EventFeed(engine)]
 
@@ -121,7 +121,9 @@ def number(cursor: str) -> int:
     return int(cursor.partition(".")[2])
 
 
-async def test_who_is_far_behind_reads_all_in_parts(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_far_behind_reads_everything_in_parts(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(event_feed, "PART_MAX", 3)
     for n in range(8):
         await record(engine, f"e{n}")
@@ -146,7 +148,7 @@ async def test_after_a_restore_a_cursor_goes_on_where_the_histories_part(engine:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "1", "00000000.1", "0.1", "-1", "aaaaaaaa.", "aaaaaaaa.\u0661", "a" * 90])
-async def test_what_is_no_cursor_is_refused(engine: AsyncEngine, cursor: str) -> None:
+async def test_an_invalid_cursor_is_refused(engine: AsyncEngine, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="after: is no cursor"):
         await anext(EventFeed(engine).follow(cursor))
 

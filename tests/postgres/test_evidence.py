@@ -60,7 +60,7 @@ async def test_a_kept_prebuild_outlives_its_time(engine: AsyncEngine) -> None:
         assert await events(engine, kind) == [(preset.id, {"name": name})]
 
 
-async def test_only_what_nobody_has_claimed_can_be_kept(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_only_an_unclaimed_workspace_can_be_kept(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 1)
     claimed = (await claim(store, preset, name="dev")).result
@@ -78,7 +78,7 @@ async def test_only_what_nobody_has_claimed_can_be_kept(engine: AsyncEngine, sto
     assert await rows_of(engine) == rows
 
 
-async def test_a_pass_never_clears_away_what_was_kept_meanwhile(engine: AsyncEngine) -> None:
+async def test_a_pass_never_deletes_evidence_kept_meanwhile(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     for _ in range(15):
         [failed] = await fail(engine, preset, 1)

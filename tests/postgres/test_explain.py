@@ -39,7 +39,7 @@ async def kinds(engine: AsyncEngine, reference: str, at: datetime | None = None)
     return [event.kind for event in (await explain_preset(engine, reference, RULES, at)).events]
 
 
-async def test_every_preset_of_a_path_and_what_concerns_all_is_told(engine: AsyncEngine) -> None:
+async def test_explain_shows_every_preset_of_a_path_and_global_events(engine: AsyncEngine) -> None:
     first = await make_preset(engine)
     await make_ready(engine, first, 1)
     await pause(engine, "ops", "upgrade")
@@ -78,7 +78,7 @@ async def test_events_end_at_the_time_asked_for(engine: AsyncEngine) -> None:
     assert await kinds(engine, PATH, SUNDAY_NOON) == []
 
 
-async def test_what_is_applied_to_another_organization_is_not_told(engine: AsyncEngine) -> None:
+async def test_explain_hides_events_of_other_organizations(engine: AsyncEngine) -> None:
     await make_preset(engine)
     await make_preset(engine, organization="other")
     assert await kinds(engine, PATH) == ["version_activated", "applied"]
@@ -86,7 +86,7 @@ async def test_what_is_applied_to_another_organization_is_not_told(engine: Async
     assert row.data["organizations"] == ["other"]
 
 
-async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_waiting_claim_is_explained_as_waiting_and_listed(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     desk = Desk(engine, store)
     first, second = [await desk.wait(f"c{n}", name=f"w{n}", wait_timeout_seconds=60) for n in range(2)]
@@ -115,7 +115,7 @@ async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEng
     assert [w.claim_id for w in (await list_waiting(engine, None)).rows] == ["c1"]
 
 
-async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> None:
+async def test_the_newest_events_are_listed_oldest_first(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     numbered = "jsonb_build_object('n', n) FROM generate_series(1, 80) AS n"
     own = f"INSERT INTO events (preset_id, kind, actor, data) SELECT :id, 'k', 'x', {numbered}"
@@ -134,7 +134,7 @@ async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> N
         await explain_preset(engine, PATH, RULES, None, after="nonsense")
 
 
-async def test_what_the_schedule_wants_at_a_time(engine: AsyncEngine) -> None:
+async def test_explain_shows_what_the_schedule_desires_at_a_time(engine: AsyncEngine) -> None:
     await make_preset(engine, instances=2, timezone="Europe/Berlin", schedule=[WINDOW])
     noon = await explain_preset(engine, PATH, RULES, MONDAY_NOON)
     assert (noon.at, noon.desired, noon.window, noon.base) == (MONDAY_NOON, 7, WINDOW["cron"], 2)
@@ -142,7 +142,7 @@ async def test_what_the_schedule_wants_at_a_time(engine: AsyncEngine) -> None:
     assert (night.desired, night.window, night.held) == (2, None, None)
 
 
-async def test_what_was_desired_follows_from_the_settings_of_then(engine: AsyncEngine) -> None:
+async def test_past_desired_counts_follow_from_the_settings_of_that_time(engine: AsyncEngine) -> None:
     made = await make_preset(engine, instances=2, timezone="UTC", schedule=[{"cron": "* * * * *", "instances": 5}])
     await make_preset(engine, instances=3)
     await make_preset(engine, instances=4)
@@ -213,7 +213,7 @@ async def test_a_change_that_another_release_recorded_otherwise_is_passed_over(e
     assert (await explain_preset(engine, PATH, RULES, datetime.now(UTC))).desired == 3
 
 
-async def test_the_hold_is_told_of_now_alone(engine: AsyncEngine) -> None:
+async def test_a_hold_is_shown_only_for_the_present(engine: AsyncEngine) -> None:
     preset = await make_preset(engine, instances=2)
     await fail(engine, preset, 1)
     now = await explain_preset(engine, PATH, RULES, None)
@@ -233,7 +233,7 @@ async def test_a_preset_that_never_was_is_refused(engine: AsyncEngine) -> None:
         await explain_preset(engine, "nonsense", RULES, None)
 
 
-async def test_a_claim_is_told_with_the_end_of_its_build(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_claim_is_explained_with_its_builds_outcome(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine)
     await claim(store, preset, "again", name="dev")
     missed = await explain_claim(engine, "again")

@@ -67,7 +67,7 @@ async def test_an_unknown_filter_is_refused_and_writes_nothing(
 
 
 @pytest.mark.parametrize(("words", "output"), EMPTY, ids=[" ".join(case[0]) for case in EMPTY])
-async def test_a_known_one_with_nothing_says_so(
+async def test_a_filter_without_matches_prints_that_nothing_was_found(
     pools: AsyncEngine, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], output: str
 ) -> None:
     assert await asyncio.to_thread(run, list(words)) == 0

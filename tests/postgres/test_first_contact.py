@@ -77,7 +77,7 @@ async def test_a_url_as_hosted_services_print_it_connects_both_pools(database_ur
     await engine.dispose()
 
 
-async def test_a_role_that_may_not_create_tables_is_told_which_right_it_lacks(
+async def test_a_role_without_create_rights_is_refused_with_the_missing_grant(
     command: Command, stranger: Stranger, empty_database_url: str
 ) -> None:
     code, out, _ = await command(stranger.url, "init", "--json")
@@ -91,7 +91,7 @@ async def test_a_role_that_may_not_create_tables_is_told_which_right_it_lacks(
     assert "schema 0002: created" in out
 
 
-async def test_a_role_that_may_not_read_the_tables_is_told_in_one_line(
+async def test_a_role_without_read_rights_is_refused_in_one_line(
     command: Command, stranger: Stranger, empty_database_url: str
 ) -> None:
     engine = create_engine(empty_database_url)
@@ -141,9 +141,7 @@ async def test_a_database_that_cannot_hold_every_name_is_refused(
         await drop_database(postgres_server, database)
 
 
-async def test_where_transactions_are_serializable_by_default_claims_are_exact_all_the_same(
-    engine: AsyncEngine, database_url: str
-) -> None:
+async def test_claims_are_exact_under_serializable_by_default(engine: AsyncEngine, database_url: str) -> None:
     database = urlsplit(database_url).path.removeprefix("/")
     await execute(database_url, f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'")
     preset = await make_preset(engine)

@@ -281,7 +281,7 @@ async def refusals(engine: AsyncEngine) -> dict[Scope, set[str]]:
     return dict(found)
 
 
-async def test_what_is_others_is_answered_as_what_never_was(engine: AsyncEngine, database_url: str) -> None:
+async def test_foreign_objects_are_answered_as_not_found(engine: AsyncEngine, database_url: str) -> None:
     await make_preset(engine, organization="beta")
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)

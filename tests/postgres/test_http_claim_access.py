@@ -75,7 +75,7 @@ async def test_a_claim_leaves_the_queue_also_when_its_workflow_is_gone(
     assert (await one(engine, "SELECT actor FROM events WHERE kind = 'claim_left'")).actor == "operator", "not alice"
 
 
-async def test_nobody_gets_what_another_request_has_won_under_the_id(engine: AsyncEngine, server: Server) -> None:
+async def test_a_request_never_gets_another_requests_win_under_its_id(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
     claimed = (await server.put("c1", on_empty="wait")).json()
@@ -95,9 +95,7 @@ async def test_nobody_gets_what_another_request_has_won_under_the_id(engine: Asy
             assert (request, answer.status_code) == (None, 200), "decided by another run than the one that it started"
 
 
-async def test_what_another_run_was_refused_is_no_answer_to_a_claim_that_goes_on(
-    engine: AsyncEngine, server: Server
-) -> None:
+async def test_another_runs_refusal_does_not_answer_a_continuing_claim(engine: AsyncEngine, server: Server) -> None:
     await make_preset(engine)
     assert (await server.put("c1", owner="nobody")).status_code == 422
     answer = await answer_waiting(server.service, ClaimFound("c1", "its-run"), Patience(0.5))
@@ -143,9 +141,7 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
         assert (await server.http.get("/v1/nowhere", headers={"Authorization": ""})).status_code == 404
 
 
-async def test_who_asks_too_often_is_told_once_when_to_come_back(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_rate_limited_request_has_one_retry_after(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     spent = Taken(CLAIMS, Bucket(0.0, 0.0), allowed=False)
     monkeypatch.setattr(RateLimits, "take", lambda *_: spent)
     for refused in (await server.put("c1"), await server.http.get("/v1/claims/c1")):
@@ -153,7 +149,7 @@ async def test_who_asks_too_often_is_told_once_when_to_come_back(
         assert refused.headers["ratelimit"].startswith('"claims";r=0')
 
 
-async def test_who_claims_sees_also_what_got_nothing(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_claimant_sees_its_unsuccessful_claims_too(engine: AsyncEngine, database_url: str) -> None:
     await make_preset(engine, instances=0)
     gate = KnownTokens(
         alice=person("alice", "claim:acme"), bob=person("bob", "claim"), other=person("token/o", "claim:others:other")
@@ -201,7 +197,7 @@ async def test_events_of_a_claim_say_which_token_asked(engine: AsyncEngine, data
     ]
 
 
-async def test_only_who_may_change_members_adds_one_with_a_claim(engine: AsyncEngine, database_url: str) -> None:
+async def test_only_member_administrators_add_a_member_with_a_claim(engine: AsyncEngine, database_url: str) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 3)
     gate = KnownTokens(

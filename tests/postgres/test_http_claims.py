@@ -122,7 +122,7 @@ async def test_a_stopped_loop_makes_nothing_soon(engine: AsyncEngine, server: Se
         await answer_waiting(server.service, started, Patience(0.0))
 
 
-async def test_where_waiting_cannot_help_it_says_so(engine: AsyncEngine, server: Server) -> None:
+async def test_a_miss_that_waiting_cannot_help_is_a_conflict(engine: AsyncEngine, server: Server) -> None:
     await make_preset(engine, template="none", instances=None)
     none = await server.put("c1", preset="acme/none/small")
     assert (none.status_code, none.json()["details"]) == (409, {"miss_reason": "no_pool", "until": None})
@@ -138,7 +138,7 @@ async def test_where_waiting_cannot_help_it_says_so(engine: AsyncEngine, server:
     assert (paused.status_code, paused.json()["details"]) == (409, {"miss_reason": "paused", "until": None})
 
 
-async def test_many_are_won_together_or_not_at_all(engine: AsyncEngine, server: Server) -> None:
+async def test_a_batch_is_won_whole_or_not_at_all(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
     missed = await server.put_many("room", "a", "b", "c")
@@ -279,7 +279,7 @@ async def test_watching_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -
     assert found is not None
 
 
-async def test_explain_shows_it_as_any_claim(engine: AsyncEngine, server: Server) -> None:
+async def test_explain_shows_an_http_claim_as_any_claim(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
     claimed = (await server.put("c1")).json()

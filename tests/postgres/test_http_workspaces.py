@@ -89,7 +89,7 @@ async def test_a_failed_prebuild_is_kept_and_no_longer(engine: AsyncEngine, serv
     assert (await server.http.post(f"/v1/workspaces/{failed}:keep?undo=true")).json()["kept"] is False
 
 
-async def test_what_is_not_there_is_said_so(server: Server) -> None:
+async def test_a_missing_workspace_is_answered_404(server: Server) -> None:
     for path in ("alice%2Fnone", "0b8ad3a2-91a6-4f49-9cb4-5a9fdd3f43ab"):
         missing = await server.http.post(f"/v1/workspaces/{path}:start")
         assert (missing.status_code, missing.json()["code"]) == (404, "WorkspaceNotFound")

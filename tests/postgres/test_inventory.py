@@ -58,7 +58,7 @@ async def owned(engine: AsyncEngine, database_url: str, host: Host, preset: Made
     return prebuild
 
 
-async def test_what_is_recorded_and_runs_is_no_finding(engine: AsyncEngine, host: Host, owned: UUID) -> None:
+async def test_a_recorded_running_workspace_is_no_finding(engine: AsyncEngine, host: Host, owned: UUID) -> None:
     assert await host.look() == []
     assert await host.look() == []
     assert await host.runs(owned)
@@ -81,7 +81,7 @@ async def test_an_orphan_is_reported_then_removed(engine: AsyncEngine, host: Hos
     assert await events(engine, "orphan_removed") == [(None, {"provisioner": "process", "host": host.id})]
 
 
-async def test_a_look_that_may_not_act_only_reports(engine: AsyncEngine, host: Host) -> None:
+async def test_a_comparison_without_fix_only_reports(engine: AsyncEngine, host: Host) -> None:
     orphan = await host.make_behind_our_back()
     for n in (1, 2, 3):
         assert findings_of(await host.look(fix=False)) == [(orphan, "orphan", n, "none")]
@@ -107,7 +107,7 @@ async def test_processes_of_others_are_never_touched(engine: AsyncEngine, host: 
     await end_all(other.driver)
 
 
-async def test_what_a_deleted_workspace_left_is_removed(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
+async def test_leftovers_of_a_deleted_workspace_are_removed(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
     await do(
         engine,
         "UPDATE workspaces SET deleted_at = now(), claimable_preset_id = NULL, claim_build_id = NULL WHERE id = :id",
@@ -117,7 +117,7 @@ async def test_what_a_deleted_workspace_left_is_removed(engine: AsyncEngine, hos
     assert not await host.runs(prebuild)
 
 
-async def test_what_is_just_being_deleted_is_no_finding(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
+async def test_a_workspace_under_deletion_is_no_finding(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
     await release_workspace(engine, str(prebuild), "ops")
     await host.driver.stop(replace_number(provision(prebuild)), silent)
     assert await host.look() == await host.look() == []
@@ -176,7 +176,7 @@ async def test_a_paused_one_whose_files_are_gone_is_made_anew_by_its_resume(
     assert (await show_workspace(engine, str(prebuild))).ready
 
 
-async def test_an_owner_is_told_once_and_nothing_of_theirs_is_changed(
+async def test_an_owner_is_notified_once_and_the_workspace_is_unchanged(
     engine: AsyncEngine, host: Host, owned: UUID
 ) -> None:
     await host.kill(owned)

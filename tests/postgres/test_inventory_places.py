@@ -49,7 +49,7 @@ async def test_places_are_hosts_and_queues_of_live_and_lately_deleted_workspaces
     assert await places() == [("lately", queues), ("live", queues)], f"{never_begun} exists nowhere"
 
 
-async def test_one_of_many_relays_starts_the_comparison_each_ten_minutes(engine: AsyncEngine) -> None:
+async def test_exactly_one_relay_starts_a_comparison_every_ten_minutes(engine: AsyncEngine) -> None:
     async def turns() -> int:
         return sum(await asyncio.gather(*[inventory.take_inventory_turn(engine) for _ in range(5)]))
 

@@ -115,7 +115,7 @@ async def test_an_orphan_that_stays_keeps_no_other(engine: AsyncEngine, host: Ho
     assert findings_of(await host.look(driver=remote, place=SHARED)) == [(stuck, "orphan", 3, "failed")]
 
 
-async def test_those_that_cannot_be_removed_are_not_the_first_every_time(
+async def test_unremovable_orphans_do_not_block_other_removals(
     engine: AsyncEngine, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("activities.inventory.REMOVALS_MAX", 1)
@@ -152,7 +152,7 @@ async def test_a_shared_place_is_compared_with_its_own_workspaces(
 
 
 @pytest.mark.parametrize("answer", [True, ProvisionerUnavailable("another worker has it"), TimeoutError()])
-async def test_what_a_driver_does_not_say_is_gone_has_not_vanished(
+async def test_a_workspace_vanishes_only_when_the_driver_confirms(
     engine: AsyncEngine, host: Host, preset: MadePreset, answer: bool | Exception
 ) -> None:
     [workspace_id] = await make_ready(engine, preset, 1)

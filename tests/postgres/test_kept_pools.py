@@ -114,7 +114,9 @@ async def test_another_preset_changes_and_the_pool_stays(
 
 
 @pytest.mark.parametrize("entry", [{"source": {"command": ["sleep", "1"]}}, {"queue": "gpu"}])
-async def test_what_all_presets_see_replaces_all(engine: AsyncEngine, store: ClaimStore, entry: dict[str, Any]) -> None:
+async def test_a_template_wide_change_replaces_every_preset(
+    engine: AsyncEngine, store: ClaimStore, entry: dict[str, Any]
+) -> None:
     old = [await applied(engine, SMALL, LARGE, preset=name) for name in ("small", "large")]
     for preset in old:
         await make_ready(engine, preset, 2)
@@ -366,7 +368,7 @@ async def test_applies_at_once_leave_one_whole_version_and_the_pool(engine: Asyn
     assert (await find_preset(engine)).id == small.id
 
 
-async def test_one_version_has_one_preset_of_a_name(engine: AsyncEngine) -> None:
+async def test_preset_names_are_unique_within_a_version(engine: AsyncEngine) -> None:
     small = await applied(engine, SMALL)
     with pytest.raises(Exception, match="presets_template_version_id_name_excl"):
         await do(

@@ -120,7 +120,7 @@ async def test_a_rotation_leaves_nothing_that_needs_the_old_key(
     assert len(await events(engine, "keys_rotated")) == 1, "nothing was changed"
 
 
-async def test_what_is_readable_is_encrypted_and_what_no_key_opens_is_told(
+async def test_a_rotation_encrypts_plain_states_and_reports_unopenable_ones(
     engine: AsyncEngine, pool: asyncpg.Pool[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, begun = await fill(engine, pool, monkeypatch, "")

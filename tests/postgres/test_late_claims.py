@@ -115,7 +115,7 @@ async def test_each_attempt_has_an_end_by_the_databases_clock(engine: AsyncEngin
 # --- One run ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_run_that_was_told_of_a_miss_is_told_so_again(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_runs_miss_is_final(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     run = new_run()
     with pytest.raises(NoClaimablePrebuiltWorkspaces) as refused:
@@ -159,7 +159,7 @@ async def test_a_run_that_began_in_the_future_keeps_later_ones_away_for_a_minute
         assert isinstance(await desk.ask(id_, run=later), ClaimResult)
 
 
-async def test_what_was_won_is_the_answer_of_every_run(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_win_answers_every_run_of_the_claim(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
     first = new_run()
@@ -204,7 +204,7 @@ async def test_a_refusal_before_the_statement_is_final_too(engine: AsyncEngine, 
     assert await given(engine) == 0
 
 
-async def test_who_was_refused_a_waiting_claims_id_does_not_get_it_later(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_run_refused_a_waiting_claims_id_never_gets_it_later(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     await desk.wait("c1", name="dev")
     waiting, other = desk.run_of("c1"), new_run()

@@ -110,7 +110,7 @@ async def test_a_request_that_was_cancelled_changes_nothing_later(
     assert await activities.end_request(done) == paused, "what was done counts"
 
 
-async def test_who_gave_up_on_an_attempt_that_died_is_not_told_that_nothing_was_done(
+async def test_the_outcome_of_a_dead_attempt_is_reported_as_unknown(
     ask: Ask, activities: OperatorActivities, engine: AsyncEngine
 ) -> None:
     run = new_request()
@@ -207,7 +207,7 @@ async def test_a_stop_that_crosses_the_relays_restart_counts(engine: AsyncEngine
     assert await record_restart(engine, seen) is None, "that start starts it"
 
 
-async def test_who_starts_and_stops_the_loop_is_recorded(engine: AsyncEngine) -> None:
+async def test_the_actor_of_each_start_and_stop_is_recorded(engine: AsyncEngine) -> None:
     await record_start(engine, timedelta(seconds=5), "alice")
     await record_start(engine, None, "bob")
     await record_stop(engine, "tonight", by="bob")

@@ -43,7 +43,7 @@ async def given(engine: AsyncEngine) -> int:
 
 
 @pytest.mark.parametrize(("outcome", "error"), [("timed_out", ClaimTimedOut), ("canceled", RequestCanceled)])
-async def test_who_has_left_is_not_served_by_a_late_attempt(
+async def test_a_late_attempt_does_not_serve_a_departed_waiter(
     engine: AsyncEngine, desk: Desk, outcome: Any, error: type[Exception]
 ) -> None:
     preset = await make_preset(engine, instances=0)
@@ -62,7 +62,7 @@ async def test_who_has_left_is_not_served_by_a_late_attempt(
     assert isinstance(await desk.ask("c1", name="dev", on_empty="wait"), ClaimResult)
 
 
-async def test_one_cancelled_before_any_attempt_takes_nothing(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_claim_cancelled_before_any_attempt_takes_nothing(engine: AsyncEngine, desk: Desk) -> None:
     """A worker took the task up and was frozen; the next one hears of the cancellation first."""
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
@@ -123,7 +123,7 @@ async def test_leaving_late_gives_up_no_later_runs_place(engine: AsyncEngine, de
 @pytest.mark.parametrize(
     "changes", [{"preset": None, "template": "acme/none"}, {"owner": "zoe"}, {"preset": "acme/python/none"}]
 )
-async def test_who_waits_goes_on_whatever_others_ask_under_the_id(
+async def test_a_waiter_goes_on_despite_other_requests_under_its_id(
     engine: AsyncEngine, desk: Desk, changes: dict[str, Any]
 ) -> None:
     await make_preset(engine, instances=0)
@@ -197,7 +197,7 @@ async def test_a_claim_that_goes_on_to_create_gets_one_workspace(engine: AsyncEn
 # --- Many at once ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_that_was_told_of_a_miss_is_told_so_again(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_batchs_miss_is_final_for_its_run(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
     run = new_run()
@@ -209,7 +209,7 @@ async def test_a_batch_that_was_told_of_a_miss_is_told_so_again(engine: AsyncEng
     assert len((await desk.ask_all("many", ["b", "a"])).claims) == 2, "a new request is a new attempt"
 
 
-async def test_a_batch_whose_other_attempt_has_won_is_told_that(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_batch_reports_the_win_of_its_other_attempt(engine: AsyncEngine, desk: Desk) -> None:
     """The miss is recorded after the batch was rolled back; meanwhile another attempt may have won."""
     preset = await make_preset(engine)
     run, names = new_run(), ["b", "a"]

@@ -71,7 +71,7 @@ async def test_a_renewal_never_shortens(engine: AsyncEngine, store: ClaimStore) 
     assert TEN - 5 * SECOND < (await left(engine, dev) or HOUR) <= TEN
 
 
-async def test_it_is_renewed_until_its_release_is_recorded(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_lease_can_be_renewed_until_its_release_is_recorded(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, **LEASED)
     await sweep_until_announced(engine)
     await let_pass(engine, TEN / 4)
@@ -92,7 +92,7 @@ async def test_it_is_renewed_until_its_release_is_recorded(engine: AsyncEngine, 
 
 
 @pytest.mark.parametrize("first", ["release", "renewal"])
-async def test_of_a_renewal_and_a_release_one_wins(engine: AsyncEngine, store: ClaimStore, first: str) -> None:
+async def test_exactly_one_of_a_renewal_and_a_release_wins(engine: AsyncEngine, store: ClaimStore, first: str) -> None:
     dev = await claimed(engine, store, **LEASED)
     await sweep_until_announced(engine)
     await let_pass(engine, TEN / 4)
@@ -171,9 +171,7 @@ async def test_set_shortens_ends_and_gives_a_lease(engine: AsyncEngine, store: C
 # --- Beside other acts ---
 
 
-async def test_it_goes_on_while_the_workspace_is_stopped_and_all_is_paused(
-    engine: AsyncEngine, store: ClaimStore
-) -> None:
+async def test_a_lease_runs_on_during_a_stop_and_a_pause(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, ttl_seconds=60, **LEASED)
     await pause(engine, "ops", "an incident")
     await let_pass(engine, timedelta(minutes=1))

@@ -112,7 +112,7 @@ async def test_a_relay_that_has_just_begun_tells_but_releases_nothing(engine: As
     assert await relay.sweep() == [build_id_of(dev, 3)]
 
 
-async def test_what_a_relay_of_the_release_before_forgets_is_found(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_leases_forgotten_by_an_older_relay_are_found(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, **LEASED)
     await do(engine, "UPDATE workspaces SET next_action_at = NULL")
     await let_pass(engine, TEN - 5 * SECOND)
@@ -178,7 +178,9 @@ async def test_without_a_lease_nothing_is_written_or_said(engine: AsyncEngine, s
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-async def test_it_begins_anew_when_the_workspace_is_usable(engine: AsyncEngine, store: ClaimStore, status: str) -> None:
+async def test_a_lease_restarts_when_the_workspace_is_usable(
+    engine: AsyncEngine, store: ClaimStore, status: str
+) -> None:
     dev = await claimed(engine, store, handed_over=False, **LEASED)
     await let_pass(engine, HOUR)
     assert await take_due_actions(engine) == [], "its build goes on, however long"
@@ -236,7 +238,7 @@ async def test_a_batch_leases_each_of_its_workspaces(engine: AsyncEngine, store:
     assert ends == [one_.lease_until for one_ in claimed.claims] != [None, None]
 
 
-async def test_it_runs_where_nothing_is_built_at_a_hand_over(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_lease_runs_without_a_hand_over_build(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 1)
     await do(engine, "UPDATE template_versions SET hands_over = false")

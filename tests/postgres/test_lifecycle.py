@@ -67,7 +67,7 @@ async def test_stop_and_start_are_recorded_once_for_the_owner(engine: AsyncEngin
     assert actors.recorded == ["ops"]
 
 
-async def test_many_at_once_ask_for_one_build(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_concurrent_requests_share_one_build(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store)
     for ask in (stop_workspace, start_workspace, stop_workspace):
         done = await asyncio.gather(*[ask(engine, DEV, f"ops-{n}") for n in range(6)])
@@ -199,7 +199,7 @@ async def test_a_stop_before_the_hand_over_leaves_it_to_the_next_start(
     assert await secrets_of(engine, dev) == {"token": "a"}
 
 
-async def test_what_a_claim_created_is_tried_again_as_it_was(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_failed_creation_of_a_claim_is_retried_unchanged(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     created = await claim(
         store, preset, name="dev", on_empty="create", initiator="bob", claim_parameters={"token": "a"}
@@ -216,7 +216,7 @@ async def test_what_a_claim_created_is_tried_again_as_it_was(engine: AsyncEngine
     assert await secrets_of(engine, dev) == {"token": "a"}
 
 
-async def test_what_was_cancelled_or_failed_to_stop_is_tried_again(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_canceled_or_failed_stop_can_be_retried(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, ttl_seconds=3600)
     await stop_workspace(engine, DEV, "alice")
     await cancel_jobs(engine, JobFilter(initiator="alice"), "ops")
@@ -247,7 +247,7 @@ async def test_a_prebuilds_deletion_may_be_tried_again_at_once(engine: AsyncEngi
 # --- set ---
 
 
-async def test_what_is_set_takes_effect_at_once_and_once(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_changed_settings_take_effect_at_once_and_once(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, ttl_seconds=3600)
     await let_pass(engine, timedelta(minutes=30))
     now = datetime.now(UTC)
@@ -289,7 +289,7 @@ async def test_only_another_schedule_moves_the_next_moment(engine: AsyncEngine, 
     assert other.next_start_at == next_start("0 12 * * 1", datetime.now(UTC))
 
 
-async def test_what_is_set_while_a_build_runs_counts_from_its_end(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_settings_changed_during_a_build_count_from_its_end(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, handed_over=False)
     done = await set_workspace(engine, DEV, "ops", ttl=HOUR, autostart=DAILY)
     assert done.next_action_at is None

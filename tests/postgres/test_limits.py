@@ -151,7 +151,7 @@ async def test_limits_change_in_place_and_are_left_or_removed_as_the_file_says(e
     assert (await snapshot_of(engine, await find_preset(engine))).share is None
 
 
-async def test_what_is_used_of_a_limit_is_listed(engine: AsyncEngine) -> None:
+async def test_the_usage_of_each_limit_is_listed(engine: AsyncEngine) -> None:
     pools = await make_pools(engine, 2, 1, pool_members=3)
     await make_preset(engine, organization="other")
     await make_ready(engine, pools[0], 2)

@@ -89,7 +89,7 @@ async def test_candidates_are_the_newest_ready_ones_on_their_hosts(engine: Async
     ]
 
 
-async def test_one_that_is_claimed_before_or_meanwhile_tells_nothing(
+async def test_lint_reports_nothing_from_a_prebuild_claimed_meanwhile(
     engine: AsyncEngine, preset: MadePreset, store: ClaimStore
 ) -> None:
     await make_ready(engine, preset, 2)
@@ -106,7 +106,7 @@ async def test_one_that_is_claimed_before_or_meanwhile_tells_nothing(
     assert len(driver.planned) == 1, "a claimed one is not asked about"
 
 
-async def test_what_a_driver_refuses_is_told(engine: AsyncEngine, preset: MadePreset) -> None:
+async def test_lint_reports_a_drivers_refusal(engine: AsyncEngine, preset: MadePreset) -> None:
     await make_ready(engine, preset, 1)
     one = await candidate(engine)
     assert await lint(engine, Planning(StaleBuild("a claim was here")), one) == Linted(gone=True)
@@ -116,6 +116,6 @@ async def test_what_a_driver_refuses_is_told(engine: AsyncEngine, preset: MadePr
         assert refused.value.details == error.details
 
 
-async def test_an_id_that_is_none_is_not_found(engine: AsyncEngine) -> None:
+async def test_an_unknown_id_is_not_found(engine: AsyncEngine) -> None:
     with pytest.raises(PresetNotFound):
         await find_candidates(engine, str(UUID(int=3)))

@@ -72,7 +72,7 @@ async def test_an_attempt_appends_after_the_one_before(engine: AsyncEngine) -> N
     assert await log_of(engine, build_id) == ["first", "second", "third"]
 
 
-async def test_an_attempt_that_wakes_up_late_takes_no_line_from_the_next(engine: AsyncEngine) -> None:
+async def test_a_late_attempt_takes_no_line_from_the_next(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
     async with BuildLog(engine, build_id, 1) as frozen:
         frozen.add("before")
@@ -102,14 +102,14 @@ async def test_a_log_is_bounded_over_all_attempts(engine: AsyncEngine) -> None:
     assert lines[-3:] == ["a", "b", "3 more lines were dropped"]
 
 
-async def test_one_attempt_says_how_many_lines_it_dropped(engine: AsyncEngine) -> None:
+async def test_exactly_one_attempt_counts_the_dropped_lines(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
     await run(engine, telling(*["x"] * (LINES_MAX + 700)), build_id)
     lines = await log_of(engine, build_id)
     assert (len(lines), lines[-1]) == (LINES_MAX + 1, "700 more lines were dropped")
 
 
-async def test_what_a_workspace_says_is_kept_escaped(engine: AsyncEngine) -> None:
+async def test_a_workspaces_output_is_stored_escaped(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
     failing = telling("\x1b[31mred\x07\ttab", error=ProvisionFailed("no \x1b[2Jimage\nfurther\u202e"))
     outcome = await run(engine, failing, build_id)

@@ -93,7 +93,7 @@ async def test_following_ends_with_the_build(engine: AsyncEngine, logs: Logs) ->
     assert [line["line"] for line in json.loads(out)["lines"]] == ["begun", "at the end", "too late"]
 
 
-async def test_a_build_that_told_nothing_is_said_so(engine: AsyncEngine, logs: Logs) -> None:
+async def test_a_build_without_log_lines_is_reported_as_such(engine: AsyncEngine, logs: Logs) -> None:
     build_id = await recorded(engine)
     assert await logs(str(build_id)) == (0, "nothing is logged\n")
     [workspace_id] = await fail(engine, await make_preset(engine, template="other"), 1)
@@ -118,7 +118,7 @@ async def released(engine: AsyncEngine, workspace_id: UUID) -> UUID:
     return deletion.id
 
 
-async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
+async def test_a_released_workspaces_log_is_shown_with_its_deletion(
     engine: AsyncEngine, store: ClaimStore, logs: Logs
 ) -> None:
     workspace_id = await claimed(engine, store, handed_over=False)

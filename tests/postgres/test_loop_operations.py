@@ -45,7 +45,7 @@ class Refuses:
     ],
     ids=["wrong", "away", "no-address"],
 )
-async def test_what_is_committed_is_answered_although_temporal_refuses(engine: AsyncEngine, fault: Exception) -> None:
+async def test_a_committed_change_is_answered_although_temporal_refuses(engine: AsyncEngine, fault: Exception) -> None:
     loop = LoopOperations(Context(engine, cast("Client", Refuses(fault)), NotedDispatcher(), Settings()))
     with pytest.raises(InvalidInput, match="reason"):
         await loop.pause(OPS, " ")

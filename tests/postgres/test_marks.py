@@ -150,7 +150,7 @@ async def test_a_forgotten_claim_is_not_deleted_with_the_pool(
     assert "was given to alice by claim alices" in row.quarantine_reason
 
 
-async def test_what_a_claim_marked_is_no_orphan_to_remove(
+async def test_a_claim_marked_object_is_no_removable_orphan(
     restore: Restore, host: Host, prebuild: UUID, tmp_path: Path
 ) -> None:
     """The database was restored to before the prebuild, too."""
@@ -170,7 +170,7 @@ async def test_what_a_claim_marked_is_no_orphan_to_remove(
     assert await host.runs(prebuild)
 
 
-async def test_its_owner_stops_starts_and_releases_it(
+async def test_an_owner_can_release_a_marked_workspace(
     engine: AsyncEngine, restore: Restore, host: Host, prebuild: UUID
 ) -> None:
     assert await host.look() == []
@@ -179,7 +179,7 @@ async def test_its_owner_stops_starts_and_releases_it(
     assert await host.driver.inventory() == []
 
 
-async def test_what_a_released_workspace_has_left_is_removed(
+async def test_leftovers_of_a_released_workspace_are_removed(
     engine: AsyncEngine, restore: Restore, host: Host, prebuild: UUID
 ) -> None:
     """As on a host that was away. Its row still says whose it was."""
@@ -199,7 +199,7 @@ async def test_a_mark_that_cannot_be_read_sets_one_workspace_aside_and_stops_nob
     mark.write_text(readable)
 
 
-async def test_what_another_epoch_made_is_only_reported(engine: AsyncEngine, host: Host) -> None:
+async def test_an_orphan_of_another_epoch_is_only_reported(engine: AsyncEngine, host: Host) -> None:
     orphan = provision(uuid4()).model_copy(update={"epoch": uuid4()})
     await host.driver.apply(orphan, silent)
     assert [row.action for _ in range(2) for row in await host.look()] == ["none", "reported"]

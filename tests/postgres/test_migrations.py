@@ -116,7 +116,7 @@ async def test_unknown_schema_is_refused_and_left_alone(engine: AsyncEngine) -> 
     assert await current_revision(engine) == "9999"
 
 
-async def test_database_without_schema_is_told_to_init(empty_database_url: str) -> None:
+async def test_a_database_without_schema_is_refused_with_init(empty_database_url: str) -> None:
     engine = create_engine(empty_database_url)
     assert await current_revision(engine) is None
     with pytest.raises(StackUnreachable, match="run `prebuilds init`"):
@@ -124,7 +124,7 @@ async def test_database_without_schema_is_told_to_init(empty_database_url: str) 
     await engine.dispose()
 
 
-async def test_older_schema_is_told_to_migrate(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_older_schema_is_refused_with_migrate(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrating, "head_revision", lambda: "9999")
     with pytest.raises(StackUnreachable, match="this release needs 9999; run `prebuilds migrate`"):
         await check_schema(engine)

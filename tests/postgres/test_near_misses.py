@@ -26,7 +26,7 @@ async def recorded(engine: AsyncEngine) -> int:
     return int((await one(engine, "SELECT count(*) AS n FROM events WHERE kind = 'claim_near_miss'")).n)
 
 
-async def test_claims_that_miss_by_one_parameter_are_told(engine: AsyncEngine, database_url: str) -> None:
+async def test_near_misses_are_recorded(engine: AsyncEngine, database_url: str) -> None:
     small = {"name": "small", "instances": 5, "parameters": EU}
     await apply_file(engine, small)
     await make_ready(engine, await find_preset(engine), 5)

@@ -74,7 +74,7 @@ async def reached(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_replacement_is_told_once_to_each_notifier(
+async def test_a_replacement_is_sent_once_to_each_notifier(
     engine: AsyncEngine, workspace: UUID, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     build_id = build_id_of(workspace, 2)
@@ -237,9 +237,7 @@ async def test_a_frozen_sender_takes_nothing_from_the_one_after_it(engine: Async
     assert (row.status, row.attempts, row.error) == ("due", 2, None)
 
 
-async def test_without_a_webhook_only_the_log_is_told_and_the_rest_is_forgotten(
-    engine: AsyncEngine, workspace: UUID
-) -> None:
+async def test_only_the_log_is_notified_without_a_webhook(engine: AsyncEngine, workspace: UUID) -> None:
     assert await Notifier(engine, None).sweep() == 1
     assert (await webhook(engine)).status == "due"
     assert await forget_unsendable(engine, ["log"]) == 0
@@ -250,7 +248,7 @@ async def test_without_a_webhook_only_the_log_is_told_and_the_rest_is_forgotten(
     assert await remove_old(engine, "notifications") == {"notifications": 1}
 
 
-async def test_it_is_recorded_with_the_replacement_or_not_at_all(engine: AsyncEngine, workspace: UUID) -> None:
+async def test_a_notification_and_its_replacement_commit_together(engine: AsyncEngine, workspace: UUID) -> None:
     from prebuilds.store.replacements import add_replacements
 
     other = Replacement(resource="net.one", paths=["owner"])

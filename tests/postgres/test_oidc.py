@@ -135,7 +135,7 @@ async def test_a_person_has_the_scopes_of_their_groups_and_their_own_name(
     assert provider.read == 1, "the keys are read once"
 
 
-async def test_what_is_not_the_providers_own_good_token_is_refused(
+async def test_only_the_providers_own_valid_token_is_accepted(
     engine: AsyncEngine, gate_of: GateOf, provider: Provider
 ) -> None:
     gate = gate_of()
@@ -187,7 +187,7 @@ async def test_a_new_key_is_found_and_invented_ones_make_no_requests(
     assert provider.read == 2
 
 
-async def test_known_keys_serve_while_the_provider_is_away_and_without_any_it_is_said(
+async def test_cached_keys_serve_during_an_outage_of_the_provider(
     engine: AsyncEngine, gate_of: GateOf, provider: Provider, clock: Clock
 ) -> None:
     gate, late = gate_of(), gate_of()
@@ -227,7 +227,7 @@ async def test_a_disabled_user_and_a_restored_database_refuse(
         ({"ISSUER": "https://idp.example", "AUDIENCE": "x", "SCOPES": "a=claim; a=read"}, "SCOPES"),
     ],
 )
-def test_settings_that_do_not_go_together_are_told_by_name(
+def test_conflicting_settings_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], name: str
 ) -> None:
     for key, value in settings.items():

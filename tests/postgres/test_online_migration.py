@@ -130,9 +130,7 @@ async def in_use(url: str, statement: str) -> AsyncIterator[asyncpg.Connection[A
 
 
 @pytest.mark.usefixtures("next_version")
-async def test_beside_claims_and_long_transactions_nobody_waits_for_100_ms(
-    engine: AsyncEngine, database_url: str
-) -> None:
+async def test_a_migration_delays_nobody_by_100_ms(engine: AsyncEngine, database_url: str) -> None:
     preset = await make_preset(engine)
     made = await make_ready(engine, preset, 60)
     progress: list[str] = []
@@ -180,7 +178,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.usefixtures("next_version")
-async def test_killed_at_any_line_it_goes_on_where_it_ended(
+async def test_a_migration_killed_at_any_line_resumes_where_it_ended(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(engine)
@@ -263,7 +261,7 @@ async def test_an_index_that_the_server_still_builds_for_a_killed_migration_is_w
 
 
 @pytest.mark.usefixtures("next_version")
-async def test_one_that_waits_too_long_names_whom_it_waits_for_and_has_changed_nothing(
+async def test_a_blocked_migration_names_the_blocker_and_changes_nothing(
     engine: AsyncEngine, database_url: str
 ) -> None:
     async with in_use(database_url, "LOCK claims IN ACCESS SHARE MODE") as reader:
@@ -275,7 +273,7 @@ async def test_one_that_waits_too_long_names_whom_it_waits_for_and_has_changed_n
 
 
 @pytest.mark.usefixtures("next_version")
-async def test_several_at_once_do_each_step_once(engine: AsyncEngine, database_url: str) -> None:
+async def test_concurrent_migrations_do_each_step_once(engine: AsyncEngine, database_url: str) -> None:
     await fill(engine)
     engines = [create_engine(database_url, connections=2) for _ in range(3)]
     done = await asyncio.wait_for(asyncio.gather(*(migrate(other, finish=True) for other in engines)), 60)
@@ -285,7 +283,7 @@ async def test_several_at_once_do_each_step_once(engine: AsyncEngine, database_u
         await other.dispose()
 
 
-async def test_check_says_what_would_be_done_by_its_exit_code(
+async def test_the_exit_code_of_check_tells_what_would_be_done(
     older: AsyncEngine,
     empty_database_url: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -45,7 +45,9 @@ PATH, TEMPLATE = "acme/python/small", "acme/python"
 # --- Presets ---------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_invalidated_is_claimed_no_more_and_replaced(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_an_invalidated_prebuild_is_no_longer_claimed_and_is_replaced(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
     preset = await make_preset(engine, instances=3)
     old = await make_ready(engine, preset, 2)
     await record_prebuilds(engine, preset, 1)
@@ -59,7 +61,7 @@ async def test_what_is_invalidated_is_claimed_no_more_and_replaced(engine: Async
     assert await events(engine, "invalidated") == [(preset.id, {"prebuilds": 3})]
 
 
-async def test_what_was_created_at_the_very_instant_is_still_good(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_prebuild_created_at_the_invalidation_instant_is_valid(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine)
     [ready] = await make_ready(engine, preset, 1)
     await invalidate(engine, "ops", preset=str(preset.id), template=None)

@@ -140,7 +140,7 @@ async def test_an_organizations_token_sees_its_own_alone(engine: AsyncEngine, se
     assert "read" in (await http.get("/")).text, "the scope that would be enough"
 
 
-async def test_what_a_token_may_not_do_is_not_offered(engine: AsyncEngine, server: Server) -> None:
+async def test_the_page_offers_only_allowed_actions(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await fail(engine, preset, 1)
     http = await sign_in(server, "reader")
@@ -151,7 +151,7 @@ async def test_what_a_token_may_not_do_is_not_offered(engine: AsyncEngine, serve
     assert "/acts/invalidate?target=acme%2Fpython%2Fsmall" in (await http.get("/presets/acme/python/small")).text
 
 
-async def test_acts_are_forms_with_a_cause_and_work_without_scripts(engine: AsyncEngine, server: Server) -> None:
+async def test_actions_are_forms_with_a_reason_and_work_without_scripts(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     [ready] = await make_ready(engine, preset, 1)
     [failed] = await fail(engine, preset, 1)
@@ -250,5 +250,5 @@ async def test_fifty_viewers_cost_one_reading(engine: AsyncEngine, server: Serve
     assert statements == [], "nothing is read when nobody looks"
 
 
-def test_every_act_says_what_it_does() -> None:
+def test_every_action_describes_its_effect() -> None:
     assert all(act.says.endswith(".") and act.done.endswith(".") for act in ACTS.values())

@@ -63,7 +63,7 @@ async def test_an_owner_is_one_in_any_case_and_keeps_the_name_given_first(
 
 
 @pytest.mark.parametrize("owner", ["..", "a/b", "alice\u202e", "Alice Smith", "PreBuilds"])
-async def test_what_is_no_owners_name_is_refused_by_field(desk: Desk, owner: str) -> None:
+async def test_an_invalid_owner_name_is_refused_by_field(desk: Desk, owner: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         await desk.ask("c1", owner=owner)
     assert list(refused.value.details) == ["owner"]
@@ -181,7 +181,7 @@ async def test_a_removal_waits_for_a_claim_that_comes_first_and_lists_its_worksp
 
 
 @pytest.mark.parametrize("n", range(6))
-async def test_of_a_claim_and_a_removal_at_once_nothing_is_left_unlisted(
+async def test_a_removal_lists_every_concurrently_claimed_workspace(
     engine: AsyncEngine, store: ClaimStore, n: int
 ) -> None:
     preset = await make_preset(engine)
@@ -238,7 +238,7 @@ async def test_a_claim_adds_nobody_against_an_operators_word(
     assert await rows_of(engine) == rows
 
 
-async def test_a_file_that_is_the_truth_removes_who_is_not_in_it(engine: AsyncEngine) -> None:
+async def test_an_authoritative_file_removes_members_not_in_it(engine: AsyncEngine) -> None:
     small = {"name": "small", "instances": 1}
     await apply_file(engine, small, members=["alice", "bob"])
     file = template_file(small, members=["Bob", "carol"])

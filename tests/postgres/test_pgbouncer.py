@@ -160,7 +160,7 @@ async def test_each_transaction_has_its_settings_and_leaves_none_behind(bounced:
     await stranger.close()
 
 
-async def test_a_pgbouncer_of_transactions_that_the_url_does_not_name_is_told_as_that(
+async def test_an_undeclared_transaction_pgbouncer_is_reported_as_such(
     bounced: Callable[[str], str],
 ) -> None:
     url = bounced("transaction")

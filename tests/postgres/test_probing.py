@@ -42,7 +42,7 @@ class Probed:
 @pytest.mark.parametrize(
     ("error", "warnings"), [(NotMadeHere("another host's"), 0), (ProvisionerUnavailable("no engine"), 1)]
 )
-async def test_what_cannot_be_probed_is_told_at_most_once(
+async def test_a_failed_probe_is_logged_at_most_once(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture, error: Exception, warnings: int
 ) -> None:
     await make_ready(engine, await make_preset(engine), 1)
@@ -65,7 +65,7 @@ async def test_what_cannot_be_probed_is_told_at_most_once(
     [(True, True), (False, False), (None, True), (ProvisionerUnavailable("no engine"), True)],
     ids=["ready", "not ready", "hangs", "away"],
 )
-async def test_only_a_driver_that_says_so_makes_a_prebuild_unhealthy(
+async def test_only_a_drivers_explicit_answer_makes_a_prebuild_unhealthy(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, answer: bool | Exception | None, ready: bool
 ) -> None:
     monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 0.05)

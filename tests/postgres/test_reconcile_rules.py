@@ -153,7 +153,7 @@ async def test_an_impossible_input_is_one_try(engine: AsyncEngine) -> None:
     assert data["cause"] == "validation_failed"
 
 
-async def test_a_hold_is_told_once_and_again_when_it_is_news(engine: AsyncEngine) -> None:
+async def test_a_hold_is_recorded_once_and_again_when_it_changes(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     await fail(engine, preset, 1)
     for _ in range(3):

@@ -132,7 +132,7 @@ async def test_only_a_release_cancels_and_only_a_start(engine: AsyncEngine, stor
     assert (await builds_of(engine, dev))[3:] == ["stop none running alice", "delete none pending alice"]
 
 
-async def test_what_waits_behind_a_start_goes_with_it(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_builds_queued_behind_a_cancelled_start_are_cancelled(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, handed_over=False)
     await begin_build(engine, build_id_of(dev, 2))
     await stop_workspace(engine, DEV, "ops")
@@ -164,7 +164,7 @@ async def test_a_release_meets_a_start_just_as_it_begins_or_ends(engine: AsyncEn
         assert set(found) <= {"canceled", "canceling"}
 
 
-async def test_workflows_are_told_what_makes_way(
+async def test_cancelled_builds_cancel_their_workflows(
     engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
     operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))
@@ -180,7 +180,7 @@ async def test_workflows_are_told_what_makes_way(
     assert workflows.started[-1] == build_workflow_id(build_id_of(dev, 5))
 
 
-async def test_who_asks_is_recorded_once_for_each_thing_done(
+async def test_the_actor_is_recorded_once_per_change(
     engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
     operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))
@@ -198,7 +198,7 @@ async def test_who_asks_is_recorded_once_for_each_thing_done(
     ]
 
 
-async def test_what_given_up_claims_have_won_goes_and_others_stay(
+async def test_only_workspaces_of_given_up_claims_are_released(
     engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
     operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))

@@ -290,7 +290,7 @@ async def test_commands_are_refused_alike_over_http(engine: AsyncEngine, both: C
     assert wrong == []
 
 
-async def test_only_what_works_on_the_database_needs_it(
+async def test_only_database_commands_need_the_database(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PREBUILDS_URL", "http://127.0.0.1:1")

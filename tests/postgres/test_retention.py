@@ -230,7 +230,7 @@ async def test_nothing_is_removed_while_a_restore_is_found(engine: AsyncEngine) 
     assert await take_turn(engine, "sign_in_links") is None
 
 
-async def test_one_relay_at_a_time_applies_a_rule_and_rests_when_it_is_done(engine: AsyncEngine) -> None:
+async def test_one_relay_at_a_time_applies_a_rule_and_then_rests(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("SELECT FROM retention WHERE rule = 'tokens' FOR UPDATE"))
         assert await Retention(engine, Settings()).sweep() is False
@@ -238,7 +238,7 @@ async def test_one_relay_at_a_time_applies_a_rule_and_rests_when_it_is_done(engi
     assert (row.rest, row.n) == (len(RULES) - 1, len(RULES))
 
 
-async def test_what_a_claim_has_locked_is_passed_over(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_rows_locked_by_a_claim_are_skipped(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0)
     await claim(store, preset, "old")
     await do(engine, "UPDATE claims SET created_at = now() - interval '31 days', completed_at = NULL")

@@ -65,7 +65,7 @@ async def test_a_claim_whose_row_is_removed_meanwhile_is_recorded(engine: AsyncE
     assert (await one(engine, "SELECT workspace_id FROM claims WHERE id = 'again'")).workspace_id == workspace_id
 
 
-async def test_a_reader_who_comes_back_too_late_is_told_of_the_gap(engine: AsyncEngine) -> None:
+async def test_a_reader_returning_too_late_gets_the_gap_reported(engine: AsyncEngine) -> None:
     async def record(kind: str) -> None:
         async with engine.begin() as connection:
             await record_event(connection, kind, "tester")

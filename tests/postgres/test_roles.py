@@ -189,7 +189,7 @@ async def test_a_right_that_a_role_should_not_have_is_taken_back(roles: Roles, i
     await denied(roles.url("reader"), "SELECT digest FROM tokens")
 
 
-async def test_a_role_that_can_create_tables_all_the_same_is_told(roles: Roles, init: Init) -> None:
+async def test_a_role_that_can_still_create_tables_is_warned_about(roles: Roles, init: Init) -> None:
     await execute(roles.owner, "GRANT CREATE ON SCHEMA public TO PUBLIC")
     _, done = await init("--roles", roles.prefix)
     warnings = done["warnings"]
@@ -209,7 +209,7 @@ async def test_without_the_roles_nothing_is_changed(init: Init, empty_database_u
     await connection.close()
 
 
-def test_whatever_can_hold_a_secret_is_hidden_or_named_here() -> None:
+def test_every_column_that_can_hold_a_secret_is_hidden_or_listed() -> None:
     seen = {f"{table}.{column}" for table, columns in readable().items() for column in columns}
     able = {
         f"{table.name}.{column.name}"

@@ -25,7 +25,7 @@ async def read_notifications(engine: AsyncEngine) -> list[tuple[str, str, dict[s
         return [(row.kind, row.notifier, row.body) for row in found]
 
 
-async def test_outcomes_are_told(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> None:
+async def test_rollout_outcomes_are_notified(engine: AsyncEngine, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     await make_ready(engine, await version(engine, 1, 2, canary=None), 2)
     await version(engine, 2, 2, canary=None)
@@ -56,7 +56,7 @@ async def test_outcomes_are_told(engine: AsyncEngine, caplog: pytest.LogCaptureF
     assert {record.preset for record in lines} == {"acme/python/-"}  # type: ignore[attr-defined]
 
 
-async def test_a_canary_that_failed_is_told_once_and_a_new_failure_again(engine: AsyncEngine) -> None:
+async def test_each_failed_canary_is_notified_once(engine: AsyncEngine) -> None:
     await make_ready(engine, await version(engine, 1, 2), 2)
     for _ in range(2):
         await version(engine, 2, 2)

@@ -89,7 +89,7 @@ async def test_undoing_goes_back_with_the_policy_of_now(engine: AsyncEngine, old
         await rollout_changes.pause_rollout(engine, TEMPLATE, "ops")
 
 
-async def test_what_cannot_be_done_is_refused_and_changes_nothing(engine: AsyncEngine) -> None:
+async def test_an_impossible_rollout_change_is_refused_and_changes_nothing(engine: AsyncEngine) -> None:
     await version(engine, 1)
     for change in (rollout_changes.pause_rollout, rollout_changes.undo_rollout):
         with pytest.raises(InvalidInput, match="has had no rollout"):

@@ -215,7 +215,7 @@ async def test_an_older_version_serves_claims_by_name_until_the_new_one_is_ready
 @pytest.mark.parametrize(
     "policy", [{"serve_old": False}, {"strategy": "recreate"}, {"serve_old": True, "max_surge": 1}]
 )
-async def test_an_older_version_serves_only_where_the_policy_says_so(
+async def test_an_older_version_serves_only_if_the_policy_allows_it(
     engine: AsyncEngine, store: ClaimStore, policy: dict[str, Any]
 ) -> None:
     await filled(engine, 1)
@@ -234,7 +234,7 @@ async def test_invalidation_counts_for_older_versions_too(engine: AsyncEngine, s
     assert (await invalidate(engine, "ops", preset=None, template="acme/python")).prebuilds == 2
 
 
-async def test_who_waits_is_served_by_whichever_version_is_ready_first(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_waiter_is_served_by_the_first_ready_version(engine: AsyncEngine, desk: Desk) -> None:
     old = await version(engine, 1, 1)
     [begun] = await begin_prebuilds(engine, old, 1)
     await version(engine, 2, 1)

@@ -56,7 +56,7 @@ async def test_an_overtaken_attempt_cannot_overwrite_the_later_one(engine: Async
     assert await given(engine, workspace_id, 1) == {"by": "second"}
 
 
-async def test_one_that_comes_late_overtakes_none_that_was_scheduled_after_it(engine: AsyncEngine) -> None:
+async def test_a_late_attempt_never_overtakes_one_scheduled_after_it(engine: AsyncEngine) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     build_id, driver = build_id_of(workspace_id, 1), Mock()
     activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _: driver, "host")
@@ -85,7 +85,7 @@ async def test_an_overtaken_attempt_cannot_end_the_build(engine: AsyncEngine, st
     assert (late.status, late.ended_now) == (status, False)
 
 
-async def test_who_provisions_nothing_ends_a_build_whatever_its_attempt(engine: AsyncEngine) -> None:
+async def test_a_caller_without_an_attempt_can_always_end_a_build(engine: AsyncEngine) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     await begin_build(engine, build_id_of(workspace_id, 1))
     assert (await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.FAILED)).ended_now
@@ -189,7 +189,7 @@ async def test_a_build_that_has_ended_cannot_overwrite_anything(engine: AsyncEng
     assert await given(engine, workspace_id, 2) == {"by": "the deletion"}
 
 
-async def test_a_prebuild_s_driver_is_told_what_claims_may_bring(engine: AsyncEngine) -> None:
+async def test_a_prebuilds_driver_gets_the_claim_parameter_names(engine: AsyncEngine) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine, claim_parameters=["token"]), 1)
     _, wanted = await begin_build(engine, build_id_of(workspace_id, 1))
     assert wanted is not None

@@ -92,7 +92,7 @@ async def test_windows_hold_under_each_rule(engine: AsyncEngine, sizes: SizeOper
     assert not any(line.hit_rate or line.met for line in closed.lines), "a window goes before each rule"
 
 
-async def test_a_short_history_is_told(engine: AsyncEngine, sizes: SizeOperations) -> None:
+async def test_a_short_history_is_reported(engine: AsyncEngine, sizes: SizeOperations) -> None:
     await make_preset(engine)
     await add_demand(engine, 30)
     report = await sizes.size("acme/python/small", SizeQuestion(last=timedelta(hours=1), lead=timedelta(seconds=5)))
@@ -121,7 +121,7 @@ async def test_claims_of_a_file_are_replayed(engine: AsyncEngine, sizes: SizeOpe
         ("\n" * 1_000_001, "has more than 1000000 lines"),
     ],
 )
-def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, content: str, why: str) -> None:
+def test_a_wrong_file_is_refused_by_line(tmp_path: Path, content: str, why: str) -> None:
     file = tmp_path / "claims.csv"
     file.write_text(content)
     with pytest.raises(InvalidInput) as error:
@@ -150,7 +150,7 @@ async def test_an_impossible_question_names_its_field(
     assert field in error.value.details
 
 
-async def test_an_unknown_preset_is_told(engine: AsyncEngine, sizes: SizeOperations) -> None:
+async def test_an_unknown_preset_is_refused_by_the_size_report(engine: AsyncEngine, sizes: SizeOperations) -> None:
     with pytest.raises(PresetNotFound):
         await sizes.size("acme/python/none", SizeQuestion())
 

@@ -98,7 +98,7 @@ async def desired(engine: AsyncEngine, preset: MadePreset, at: datetime | None =
     return found.instances, found.sized
 
 
-async def test_a_pool_follows_its_demand_and_is_told(engine: AsyncEngine) -> None:
+async def test_a_pool_follows_its_demand_and_records_it(engine: AsyncEngine) -> None:
     preset = await with_target(engine)
     dispatcher = Nudged(engine)
     sizer = Sizer(engine, dispatcher)
@@ -180,7 +180,7 @@ async def test_a_rule_is_chosen_by_the_pools_own_demand(engine: AsyncEngine) -> 
     assert (await one(engine, "SELECT chosen_at FROM preset_sizes")).chosen_at > chosen_at, "another target"
 
 
-async def test_of_several_workers_one_gets_the_turn(engine: AsyncEngine) -> None:
+async def test_exactly_one_of_several_workers_gets_the_turn(engine: AsyncEngine) -> None:
     await with_target(engine)
     for _ in range(3):
         taken = await asyncio.gather(*(take_turns(engine) for _ in range(4)))
@@ -278,7 +278,7 @@ async def test_the_base_count_keeps_to_the_bounds_until_a_size_is_known(engine: 
     assert await desired(engine, preset) == (0, False)
 
 
-async def test_the_past_is_told_also_when_sizes_are_no_longer_followed(engine: AsyncEngine) -> None:
+async def test_past_sizes_are_explained_after_following_ends(engine: AsyncEngine) -> None:
     preset = await with_target(engine)
     sizer = Sizer(engine, Nudged(engine))
     await add_burst(engine, timedelta(minutes=3), 5)

@@ -108,7 +108,7 @@ async def test_a_late_pass_moves_nothing_and_a_repeated_one_moves_once(engine: A
         await move_prebuilds(engine, preset.id, late, RULES, resume=[], pause=plan.pause)
 
 
-async def test_what_fails_to_move_is_counted_so(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_failed_move_counts_as_failed(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0, **STANDBY)
     [good, bad] = await make_paused(engine, preset, 2)
     await do(engine, "UPDATE presets SET desired_instances = 2 WHERE id = :id", id=preset.id)
@@ -124,7 +124,7 @@ async def test_what_fails_to_move_is_counted_so(engine: AsyncEngine, store: Clai
     assert (await claim(store, preset)).result is None, "what has failed is not handed out"
 
 
-async def test_paused_ones_are_counted_also_when_no_standby_is_wanted_any_more(engine: AsyncEngine) -> None:
+async def test_paused_prebuilds_are_counted_even_without_a_desired_standby(engine: AsyncEngine) -> None:
     preset = await make_preset(engine, instances=0, **STANDBY)
     await make_paused(engine, preset, 2)
     await do(engine, "UPDATE presets SET standby_paused = 0 WHERE id = :id", id=preset.id)
@@ -227,7 +227,9 @@ async def test_a_claim_and_a_pass_never_both_win(engine: AsyncEngine, store: Cla
 
 
 @pytest.mark.parametrize("how", ["expired", "invalidated", "quarantined", "another version"])
-async def test_none_is_claimed_that_a_ready_one_would_not_be(engine: AsyncEngine, store: ClaimStore, how: str) -> None:
+async def test_a_paused_prebuild_is_claimable_only_as_a_ready_one_would_be(
+    engine: AsyncEngine, store: ClaimStore, how: str
+) -> None:
     preset = await make_preset(engine, instances=0, expire_after="1h", **STANDBY)
     [target] = await make_paused(engine, preset, 1)
     if how == "expired":
@@ -300,7 +302,7 @@ async def test_a_promotion_that_ends_badly_is_tried_again_for_its_owner(
     assert (await builds_of(engine, workspace_id))[-1] == "start claim succeeded alice"
 
 
-async def test_how_long_a_claim_of_a_paused_one_waits_is_measured(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_the_wait_of_a_claim_of_a_paused_prebuild_is_measured(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0, **STANDBY)
     await make_paused(engine, preset, 2)
     await do(engine, "UPDATE workspace_builds SET completed_at = created_at + interval '60 s' WHERE number = 1")

@@ -81,7 +81,7 @@ def on_a_terminal(*words: str, env: dict[str, str]) -> Iterator[Terminal]:
 
 
 @pytest.mark.usefixtures("heard_interrupts")
-async def test_it_outlasts_a_database_that_goes_away_and_leaves_a_clean_terminal(
+async def test_the_watch_survives_a_database_outage_and_leaves_a_clean_terminal(
     engine: AsyncEngine, database_url: str, tmp_path: Path
 ) -> None:
     folder = parse_qs(urlsplit(database_url).query).get("host", [""])[0]

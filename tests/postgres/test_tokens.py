@@ -94,7 +94,7 @@ async def test_the_secret_is_stored_nowhere(engine: AsyncEngine, tokens: TokenOp
     assert secret not in found.rows + recorded.rows + repr(made)
 
 
-async def test_what_is_not_good_is_refused_alike_and_told_to_operators_apart(
+async def test_invalid_tokens_get_one_answer_and_distinct_events(
     engine: AsyncEngine, tokens: TokenOperations, gate: Gate, clock: Clock
 ) -> None:
     await make_preset(engine)
@@ -152,7 +152,7 @@ async def test_a_token_expires_to_the_second_although_it_is_cached(
     await refused(gate, made.token)
 
 
-async def test_many_requests_at_once_read_the_token_once(
+async def test_concurrent_requests_read_the_token_once(
     engine: AsyncEngine, tokens: TokenOperations, gate: Gate
 ) -> None:
     made = await tokens.create(OPS, "ci", ["read"])
@@ -174,7 +174,7 @@ async def test_many_requests_at_once_read_the_token_once(
     assert sorted(kinds) == ["SELECT", "UPDATE"], "the token read once, its use noted once"
 
 
-async def test_who_guesses_keeps_nobody_else_waiting(
+async def test_guessed_tokens_do_not_delay_others(
     tokens: TokenOperations, gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = (await tokens.create(OPS, "good", ["read"])).token

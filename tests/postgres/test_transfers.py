@@ -41,7 +41,7 @@ async def test_a_transfer_is_a_claims_build_by_a_person_and_has_no_secrets(
     assert (await one(engine, "SELECT actor FROM events WHERE kind = 'transferred'")).actor == by
 
 
-async def test_asked_again_a_transfer_changes_nothing(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_repeated_transfer_changes_nothing(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store)
     first = await transfer_workspace(engine, DEV, "bob", "ops")
     rows = await rows_of(engine)
@@ -104,7 +104,9 @@ async def test_the_old_claim_gives_the_workspace_to_nobody_any_more(engine: Asyn
     assert (await claim(store, preset, "new", name="dev")).result is not None, "her name is free again"
 
 
-async def test_a_start_under_way_ends_before_the_new_owner_is_told(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_running_start_ends_before_the_hand_over_to_the_new_owner(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
     dev = await claimed(engine, store)
     await stop_workspace(engine, DEV, "ops")
     await run(engine, dev)
@@ -120,14 +122,14 @@ async def test_a_start_under_way_ends_before_the_new_owner_is_told(engine: Async
     ]
 
 
-async def test_a_start_that_nobody_has_begun_makes_way(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_start_not_begun_is_cancelled_by_a_transfer(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, handed_over=False)
     done = await transfer_workspace(engine, DEV, "bob", "ops")
     assert done.canceled_build_ids == [build_id_of(dev, 2)]
     assert (await builds_of(engine, dev))[1:] == ["start claim pending bob"]
 
 
-async def test_a_new_owner_who_was_not_told_is_told_by_the_next_start(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_the_next_start_repeats_a_failed_hand_over(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store)
     await transfer_workspace(engine, DEV, "bob", "ops")
     await run(engine, dev, FAILED)
@@ -166,7 +168,7 @@ async def test_a_quarantined_prebuild_is_given_to_a_person(engine: AsyncEngine) 
     assert (await builds_of(engine, idle))[-1] == "start claim pending alice"
 
 
-async def test_a_claim_that_waited_is_not_told_of_what_was_handed_on_before_it_woke(
+async def test_a_waiting_claim_does_not_get_a_workspace_transferred_meanwhile(
     engine: AsyncEngine, store: ClaimStore
 ) -> None:
     desk, preset = Desk(engine, store), await make_preset(engine, instances=0)
@@ -179,9 +181,7 @@ async def test_a_claim_that_waited_is_not_told_of_what_was_handed_on_before_it_w
     assert (await one(engine, "SELECT count(*) AS waiting FROM claim_queue")).waiting == 0
 
 
-async def test_what_was_quarantined_for_a_fault_that_is_mended_is_its_owners_as_before(
-    engine: AsyncEngine, store: ClaimStore
-) -> None:
+async def test_a_transfer_to_the_same_owner_lifts_a_quarantine(engine: AsyncEngine, store: ClaimStore) -> None:
     """As by a mark that could not be read. Nothing else lifts it, and its schedules rest meanwhile."""
     dev = await claimed(engine, store, claim_id="hers", claim_parameters={"token": "hers"})
     await do(

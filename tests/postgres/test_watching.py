@@ -47,7 +47,7 @@ def watcher(engine: AsyncEngine, host: Host, driver: Any = None) -> Watcher:
     return Watcher(engine, lambda _: driver or host.driver, [PROVISIONER_QUEUE], host.id, apart=timedelta(0))
 
 
-async def test_one_that_ended_is_noticed_and_started_again(engine: AsyncEngine, host: Host, owned: UUID) -> None:
+async def test_an_ended_workspace_is_noticed_and_restarted(engine: AsyncEngine, host: Host, owned: UUID) -> None:
     watch = watcher(engine, host)
     await watch.sweep()
     assert await sightings(engine) == 0
@@ -76,9 +76,7 @@ async def test_one_that_ended_is_noticed_and_started_again(engine: AsyncEngine, 
     assert await sightings(engine) == 0
 
 
-async def test_one_sighting_is_enough_to_start_it_and_too_little_for_a_warning(
-    engine: AsyncEngine, host: Host, owned: UUID
-) -> None:
+async def test_one_sighting_allows_a_start_but_gives_no_warning(engine: AsyncEngine, host: Host, owned: UUID) -> None:
     await host.kill(owned)
     await watcher(engine, host).sweep()
     assert (await show_workspace(engine, "alice/dev")).warnings == []

@@ -84,7 +84,7 @@ async def nothing(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("start", [start_worker, start_embedded, start_command])
-async def test_a_database_that_goes_away_at_any_message_is_told_by_type(
+async def test_a_database_lost_at_any_message_is_a_typed_error(
     database_url: str, monkeypatch: pytest.MonkeyPatch, start: Any
 ) -> None:
     monkeypatch.setattr(worker, "connect", nothing)

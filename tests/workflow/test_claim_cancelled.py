@@ -30,7 +30,7 @@ from tests.workflow.claim_steps import (
 from tests.workflow.fakes import FakeClaims, until
 
 
-async def test_cancelled_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_claim_cancelled_while_waiting_leaves_the_queue(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)
@@ -41,7 +41,7 @@ async def test_cancelled_while_it_waits(skipping: WorkflowEnvironment, now: date
     assert claims.begun[-1] == "leave"
 
 
-async def test_cancelled_when_the_hand_over_has_won(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_cancellation_after_the_hand_over_returns_the_win(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)
@@ -67,7 +67,7 @@ STEPS: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("step", "ends"), STEPS, ids=["-".join(s) for s in STEPS])
-async def test_cancelled_in_the_middle_of_a_step(
+async def test_a_cancellation_awaits_the_running_step(
     skipping: WorkflowEnvironment, now: datetime, step: str, ends: str
 ) -> None:
     """The step's transaction may have committed: it is awaited, and what it has won counts."""
@@ -113,7 +113,7 @@ ALL = {"preset": "acme/python/small", "owner": "alice", "names": ["dev"]}
 ALL_CLAIMED = ClaimsResult(claim_id="b1", claims=[CLAIMED])
 
 
-async def test_many_are_answered_together(skipping: WorkflowEnvironment) -> None:
+async def test_a_batch_returns_all_its_workspaces(skipping: WorkflowEnvironment) -> None:
     claims = FakeClaims({"claim_all": [ALL_CLAIMED]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
@@ -123,7 +123,7 @@ async def test_many_are_answered_together(skipping: WorkflowEnvironment) -> None
 
 
 @pytest.mark.parametrize("claimed", [True, False])
-async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, claimed: bool) -> None:
+async def test_a_batch_cancelled_midway_awaits_its_decision(skipping: WorkflowEnvironment, claimed: bool) -> None:
     held = later()
     claims = FakeClaims({"claim_all": [held]})
     async with claims.worker(skipping.client):
@@ -143,7 +143,7 @@ async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, claim
 
 
 @pytest.mark.parametrize("claimed", [True, False])
-async def test_cancelled_before_a_worker_came(skipping: WorkflowEnvironment, claimed: bool) -> None:
+async def test_a_claim_cancelled_before_any_worker_is_recorded(skipping: WorkflowEnvironment, claimed: bool) -> None:
     """An attempt of a worker that has frozen may come yet: that it gets nothing is recorded before it is told."""
     claims = FakeClaims(
         {"leave": [ClaimPlace(result=CLAIMED) if claimed else GONE], "cancel_all": [ALL_CLAIMED if claimed else None]}

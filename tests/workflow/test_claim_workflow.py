@@ -34,7 +34,7 @@ from tests.workflow.fakes import FakeClaims, until
 
 
 @pytest.mark.parametrize("workflow_id", ["c1", "claim-workspace/c1"])
-async def test_an_answer_at_once(skipping: WorkflowEnvironment, workflow_id: str) -> None:
+async def test_a_claim_may_be_answered_at_once(skipping: WorkflowEnvironment, workflow_id: str) -> None:
     claims = FakeClaims({"claim": [CLAIMED]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST, id=workflow_id)
@@ -87,7 +87,7 @@ async def test_a_place_is_shown_and_looked_up_again(skipping: WorkflowEnvironmen
     assert claims.begun == ["claim", "look", "look"]
 
 
-async def test_being_woken_spares_the_wait(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_wake_ends_the_wait(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)
@@ -99,7 +99,7 @@ async def test_being_woken_spares_the_wait(skipping: WorkflowEnvironment, now: d
 
 
 @pytest.mark.parametrize("inputs", [[], ["x"], [1, 2]], ids=str)
-async def test_a_wake_as_anybody_may_send_it(skipping: WorkflowEnvironment, now: datetime, inputs: list[Any]) -> None:
+async def test_a_wake_may_have_any_arguments(skipping: WorkflowEnvironment, now: datetime, inputs: list[Any]) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)
@@ -107,7 +107,7 @@ async def test_a_wake_as_anybody_may_send_it(skipping: WorkflowEnvironment, now:
         assert await handle.result() == CLAIMED
 
 
-async def test_a_wake_before_it_stands_in_the_queue_is_not_lost(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_wake_before_the_claim_queues_is_not_lost(skipping: WorkflowEnvironment, now: datetime) -> None:
     """The hand-over may come right after the commit that queues the claim, before the workflow knows of that."""
     joining = later()
     claims = FakeClaims({"claim": [joining], "look": [ClaimPlace(result=CLAIMED)]})
@@ -122,7 +122,7 @@ async def test_a_wake_before_it_stands_in_the_queue_is_not_lost(skipping: Workfl
         assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
 
 
-async def test_a_wake_while_it_looks_earns_another_look(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_wake_during_a_lookup_earns_another(skipping: WorkflowEnvironment, now: datetime) -> None:
     looking = later()
     claims = FakeClaims({"claim": [queued(now)], "look": [looking, ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):
@@ -153,7 +153,7 @@ async def test_a_wait_is_as_long_as_asked_for_also_when_the_databases_clock_diff
     assert timedelta(seconds=59) < ran.close_time - ran.start_time < timedelta(seconds=90)
 
 
-async def test_a_refusal_that_comes_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_refusal_ends_a_waiting_claim(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims(
         {"claim": [queued(now)], "look": [NameTaken("alice has dev", {"name": "is taken"}, remedy="choose")]}
     )
@@ -194,7 +194,7 @@ async def test_a_day_in_the_queue_is_a_short_history(skipping: WorkflowEnvironme
 # --- The deadline ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_claim_that_waited_in_vain(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_claim_fails_at_its_deadline(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)
@@ -217,7 +217,9 @@ async def test_a_hand_over_at_the_deadline_counts(skipping: WorkflowEnvironment,
 
 
 @pytest.mark.parametrize("minutes", [-1, 0, 0.0001], ids=str)
-async def test_a_deadline_that_is_here_already(skipping: WorkflowEnvironment, now: datetime, minutes: float) -> None:
+async def test_a_passed_deadline_ends_the_claim_at_once(
+    skipping: WorkflowEnvironment, now: datetime, minutes: float
+) -> None:
     claims = FakeClaims({"claim": [queued(now, 1, minutes)], "look": [place(now, 1, minutes)], "leave": [GONE]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)
@@ -225,7 +227,7 @@ async def test_a_deadline_that_is_here_already(skipping: WorkflowEnvironment, no
             assert (await failure_of(handle)).type == "ClaimTimedOut"
 
 
-async def test_instead_of_a_prebuild_one_is_created(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_workspace_is_created_at_the_deadline(skipping: WorkflowEnvironment, now: datetime) -> None:
     made = CLAIMED.model_copy(update={"source": "created", "miss_reason": "empty", "address": None})
     request = REQUEST | {"on_timeout": "create"}
     claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE], "create": [made]})
@@ -237,7 +239,7 @@ async def test_instead_of_a_prebuild_one_is_created(skipping: WorkflowEnvironmen
     assert claims.begun[-2:] == ["leave", "create"]
 
 
-async def test_a_claim_that_was_withdrawn(skipping: WorkflowEnvironment, now: datetime) -> None:
+async def test_a_withdrawn_claim_ends(skipping: WorkflowEnvironment, now: datetime) -> None:
     claims = FakeClaims({"claim": [queued(now)], "look": [GONE], "leave": [GONE]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, REQUEST)

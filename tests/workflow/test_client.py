@@ -63,7 +63,7 @@ async def start(client: Client, build_id: UUID) -> None:
     )
 
 
-async def test_a_build_that_is_recorded_is_started_by_who_recorded_it(
+async def test_a_recorded_build_is_started_by_its_recorder(
     builds: PrebuildsClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     was_described, describe = asyncio.Event(), WorkflowHandle.describe
@@ -102,7 +102,7 @@ async def test_a_build_that_had_ended_is_not_asked_for_for_ever(
         await client.wait_until_ready(build_id)
 
 
-async def test_a_build_that_nobody_starts_is_started_for_who_waits(builds: PrebuildsClient) -> None:
+async def test_a_build_that_nobody_starts_is_started_by_its_waiter(builds: PrebuildsClient) -> None:
     assert (await builds.wait_until_ready(uuid4())).address == CLIENT
 
 
@@ -195,7 +195,7 @@ async def test_a_cluster_without_search_attributes_works_and_is_asked_again(
         assert await recorded_owner("with") == ["alice"]
 
 
-async def test_what_the_server_does_not_take_is_the_caller_s_error(dev: WorkflowEnvironment) -> None:
+async def test_an_argument_refused_by_the_server_is_the_callers_error(dev: WorkflowEnvironment) -> None:
     client = PrebuildsClient(dev.client)
     with pytest.raises(InvalidInput) as refused:
         await client.lint_preset(LONG)

@@ -49,7 +49,7 @@ def new_id(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @either
-async def test_who_goes_away_leaves_the_queue(
+async def test_a_departing_caller_leaves_the_queue(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient]
 ) -> None:
     claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id(new_id))
@@ -65,7 +65,7 @@ async def test_who_goes_away_leaves_the_queue(
 
 
 @either
-async def test_who_has_its_id_may_come_back_for_it(
+async def test_a_caller_with_the_claim_id_may_come_back(
     dev: WorkflowEnvironment, kind: Callable[..., PrebuildsClient]
 ) -> None:
     claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id("mine"))
@@ -81,7 +81,7 @@ async def test_who_has_its_id_may_come_back_for_it(
 
 
 @either
-async def test_who_goes_away_during_the_start_gives_up_what_it_starts(
+async def test_a_caller_departing_during_the_start_gives_the_claim_up(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, start = asyncio.Event(), claiming.start_short
@@ -101,7 +101,7 @@ async def test_who_goes_away_during_the_start_gives_up_what_it_starts(
 
 
 @either
-async def test_a_claim_that_no_worker_answers_is_there_to_be_come_back_for(
+async def test_a_claim_without_a_worker_can_be_resumed(
     dev: WorkflowEnvironment, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = kind(dev.client)
@@ -120,7 +120,7 @@ async def test_a_claim_that_no_worker_answers_is_there_to_be_come_back_for(
 
 
 @either
-async def test_one_whose_id_nobody_has_is_given_up(
+async def test_a_claim_whose_id_nobody_has_is_given_up(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
@@ -136,7 +136,7 @@ async def test_one_whose_id_nobody_has_is_given_up(
 
 
 @either
-async def test_one_whose_start_got_no_reply_is_given_up_too(
+async def test_a_claim_whose_start_got_no_reply_is_given_up_too(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = claiming.start_short
@@ -170,7 +170,7 @@ async def operating(client: Client) -> AsyncIterator[list[OperatorInput]]:
 
 
 @either
-async def test_what_one_who_has_gone_wins_all_the_same_is_released(
+async def test_a_workspace_won_for_a_departed_caller_is_released(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient]
 ) -> None:
     client, decided, decided_all = kind(dev.client), later(), later()
@@ -195,7 +195,7 @@ async def test_what_one_who_has_gone_wins_all_the_same_is_released(
 
 
 @either
-async def test_one_that_cannot_be_given_up_in_time_says_its_id(
+async def test_a_claim_not_given_up_in_time_is_named_by_its_id(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "GIVE_UP_TIMEOUT_S", 0.1)
@@ -249,13 +249,13 @@ async def until_begun(handle: WorkflowHandle[Any, Any]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_who_cannot_reach_temporal_is_told_so_by_type() -> None:
+async def test_an_unreachable_temporal_is_a_typed_error() -> None:
     away = await connect("127.0.0.1:1", lazy=True)
     with pytest.raises(StackUnreachable, match="cannot reach Temporal"):
         await PrebuildsClient(away).claim(**TERMS, claim_id="mine")
 
 
-async def test_one_that_waits_is_given_that_time_more(
+async def test_a_waiting_claim_extends_the_answer_timeout(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.0)
@@ -273,7 +273,7 @@ async def test_one_that_waits_is_given_that_time_more(
         assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
 
 
-async def test_what_is_told_while_a_claim_starts_may_be_another_s(
+async def test_an_answer_during_the_start_may_belong_to_another_claim(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer_at_once(*_: Any) -> Any:

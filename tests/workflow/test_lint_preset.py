@@ -84,7 +84,7 @@ def failure(kind: type[PrebuildsError]) -> ApplicationError:
     return ApplicationError("as told", {"a": "b"}, type=kind.__name__, non_retryable=True)
 
 
-async def test_one_is_planned_and_told(skipping: WorkflowEnvironment) -> None:
+async def test_lint_plans_one_prebuild_and_reports_it(skipping: WorkflowEnvironment) -> None:
     prebuilds = Prebuilds((NEAR, Linted(replacements=[VM])), (NEAR, Linted()))
     async with prebuilds.serving(skipping.client) as client:
         report = await client.lint_preset(PRESET)
@@ -99,14 +99,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_one_that_is_claimed_meanwhile_or_away_is_passed_over(skipping: WorkflowEnvironment) -> None:
+async def test_lint_skips_claimed_and_unreachable_prebuilds(skipping: WorkflowEnvironment) -> None:
     prebuilds = Prebuilds((NEAR, Linted(gone=True)), (AWAY, Linted(replacements=[VM])), (NEAR, Linted()))
     async with prebuilds.serving(skipping.client, sandboxed=False) as client:
         report = await client.lint_preset(PRESET)
     assert (report.workspace_id, report.replacements) == (prebuilds.ids[2], [])
 
 
-async def test_all_claimed_meanwhile_is_told(skipping: WorkflowEnvironment) -> None:
+async def test_lint_reports_that_all_were_claimed_meanwhile(skipping: WorkflowEnvironment) -> None:
     prebuilds = Prebuilds((NEAR, Linted(gone=True)), (NEAR, Linted(gone=True)))
     async with prebuilds.serving(skipping.client) as client:
         with pytest.raises(NoClaimablePrebuiltWorkspaces, match="claimed meanwhile"):
@@ -115,7 +115,7 @@ async def test_all_claimed_meanwhile_is_told(skipping: WorkflowEnvironment) -> N
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_no_worker_there_is_told_with_its_queue(skipping: WorkflowEnvironment) -> None:
+async def test_lint_names_the_queue_without_a_worker(skipping: WorkflowEnvironment) -> None:
     async with Prebuilds((AWAY, Linted())).serving(skipping.client, sandboxed=False) as client:
         with pytest.raises(ProvisionerUnavailable, match=AWAY) as refused:
             await client.lint_preset(PRESET)
@@ -131,7 +131,7 @@ async def test_a_refusal_keeps_its_type(skipping: WorkflowEnvironment, kind: typ
             await client.lint_preset(PRESET)
 
 
-async def test_a_plan_that_fails_ends_it(skipping: WorkflowEnvironment) -> None:
+async def test_a_failed_plan_ends_the_lint(skipping: WorkflowEnvironment) -> None:
     prebuilds = Prebuilds((NEAR, failure(ProvisionFailed)), (NEAR, Linted()))
     async with prebuilds.serving(skipping.client) as client:
         with pytest.raises(ProvisionFailed, match="as told"):
@@ -140,7 +140,7 @@ async def test_a_plan_that_fails_ends_it(skipping: WorkflowEnvironment) -> None:
 
 
 @pytest.mark.parametrize("args", [[], [{"preset": ""}], [{"preset": PRESET}, 2], ["x"]])
-async def test_what_cannot_be_read_is_refused(skipping: WorkflowEnvironment, args: list[Any]) -> None:
+async def test_an_unreadable_lint_input_is_refused(skipping: WorkflowEnvironment, args: list[Any]) -> None:
     from temporalio.client import WorkflowFailureError
 
     from prebuilds.failures.crossing import error_of

@@ -87,14 +87,14 @@ async def _start_when_draining(system: LoopOperations) -> bool:
     return (await system.start(OPERATOR)).changed
 
 
-async def test_a_pass_that_no_worker_runs_is_told_at_once(dev: WorkflowEnvironment) -> None:
+async def test_a_pass_without_a_worker_fails_at_once(dev: WorkflowEnvironment) -> None:
     await start_loop(dev.client)
     async with asyncio.timeout(10):  # the server itself would take half a minute
         with pytest.raises(StackUnreachable, match="no control worker is there for the pass"):
             await PrebuildsClient(dev.client).reconcile([UUID(int=1)])
 
 
-async def test_a_stop_that_no_worker_ends_is_told_at_once_and_stays_asked_for(
+async def test_a_stop_without_a_worker_fails_at_once_and_stays_requested(
     dev: WorkflowEnvironment, engine: AsyncEngine
 ) -> None:
     loop = LoopOperations(Context(engine, dev.client, Dispatcher(engine, dev.client), Settings()))
@@ -107,9 +107,7 @@ async def test_a_stop_that_no_worker_ends_is_told_at_once_and_stays_asked_for(
 
 
 @pytest.mark.parametrize("what", ["build 00000000", "the inventory", "the plan of a/b/c"])
-async def test_what_no_worker_carries_out_is_told_at_once(
-    dev: WorkflowEnvironment, engine: AsyncEngine, what: str
-) -> None:
+async def test_requests_without_a_worker_fail_at_once(dev: WorkflowEnvironment, engine: AsyncEngine, what: str) -> None:
     context = Context(engine, dev.client, Dispatcher(engine, dev.client), Settings())
     requests = {
         "build 00000000": lambda: WorkspaceOperations(context).wait(UUID(int=1)),
@@ -121,7 +119,7 @@ async def test_what_no_worker_carries_out_is_told_at_once(
             await requests[what]()
 
 
-async def test_an_inventory_that_acts_says_so_too(dev: WorkflowEnvironment) -> None:
+async def test_an_inventory_with_fix_fails_at_once_too(dev: WorkflowEnvironment) -> None:
     async with asyncio.timeout(10):
         with pytest.raises(StackUnreachable, match="no control worker is there for the inventory"):
             await InventoryOperations(dev.client).fix(OPERATOR)

@@ -23,7 +23,7 @@ COMMANDS = (
 )
 
 
-async def test_a_missing_namespace_is_told_in_every_command_and_worker(
+async def test_a_missing_namespace_is_reported_by_every_command_and_worker(
     dev: WorkflowEnvironment,
     database_url: str,
     tmp_path: Path,

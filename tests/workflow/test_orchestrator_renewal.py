@@ -94,7 +94,7 @@ async def test_presets_asked_for_as_the_history_gets_too_long_are_reconciled_by_
         await loop.result()
 
 
-async def test_who_waits_for_a_pass_of_a_loop_that_stops_is_told(dev: WorkflowEnvironment) -> None:
+async def test_a_caller_waiting_for_a_pass_learns_that_the_loop_stops(dev: WorkflowEnvironment) -> None:
     pool = FakePool(work=lambda n: [BUSY] if n == 1 else [], hold=asyncio.Event())
     client = PrebuildsClient(dev.client)
     async with pool.worker(dev.client):
@@ -114,7 +114,7 @@ async def test_who_waits_for_a_pass_of_a_loop_that_stops_is_told(dev: WorkflowEn
             await client.reconcile()
 
 
-async def test_who_waits_for_a_pass_may_give_up(dev: WorkflowEnvironment) -> None:
+async def test_a_caller_waiting_for_a_pass_may_give_up(dev: WorkflowEnvironment) -> None:
     pool = FakePool(work=lambda n: [BUSY] if n == 1 else [], hold=asyncio.Event())
     async with pool.worker(dev.client):
         loop = await start_loop(dev.client, interval_seconds=3600)

@@ -109,7 +109,7 @@ async def test_a_stop_that_cannot_be_written_down_still_ends_the_loop(skipping: 
         assert (await loop.result())["cause"] == "database away"
 
 
-async def test_what_is_mistyped_shows_in_the_status(skipping: WorkflowEnvironment) -> None:
+async def test_a_mistyped_signal_shows_in_the_status(skipping: WorkflowEnvironment) -> None:
     pool = FakePool()
     async with pool.worker(skipping.client):
         with skipping.auto_time_skipping_disabled():
@@ -206,7 +206,7 @@ async def test_two_inputs_are_refused_and_not_parked(skipping: WorkflowEnvironme
     assert failed.value.cause.type == "InvalidInput"
 
 
-async def test_a_stop_that_was_asked_for_before_the_loop_began_stops_another_one(skipping: WorkflowEnvironment) -> None:
+async def test_a_stop_requested_before_the_loop_began_does_not_stop_it(skipping: WorkflowEnvironment) -> None:
     """A frozen worker's, which comes when the loop has been started again."""
     pool = FakePool()
     async with pool.worker(skipping.client):

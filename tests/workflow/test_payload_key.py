@@ -115,7 +115,7 @@ async def test_the_doctor_compares_with_what_the_loop_was_started_with(
         assert refused.value.remedy == f"set {VARIABLE} as the deployment's workers have it"
 
 
-async def test_what_was_changed_on_its_way_is_not_opened() -> None:
+async def test_a_payload_changed_in_transit_is_not_opened() -> None:
     codec = parse_payload_keys(NEW)
     [sent] = await codec.encode([Payload(metadata={"encoding": b"json/plain"}, data=b'"x"')])
     assert (await codec.decode([sent]))[0].data == b'"x"'
@@ -125,7 +125,7 @@ async def test_what_was_changed_on_its_way_is_not_opened() -> None:
 
 
 @pytest.mark.parametrize("keys", ["hunter2", f"{'A' * 43}=,aGk=", "é"])
-async def test_a_key_that_is_none_is_refused_by_name(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_key_is_refused_by_name(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, keys)
     with pytest.raises(InvalidInput, match=f"{VARIABLE}: must be base64 keys of 32 bytes") as refused:
         load_settings()

@@ -107,7 +107,7 @@ async def test_each_place_is_asked_on_its_own_queue(skipping: WorkflowEnvironmen
 
 
 @pytest.mark.parametrize("raw", [None, {}, {"fix": False}])
-async def test_nothing_is_fixed_unless_it_is_asked_for(skipping: WorkflowEnvironment, raw: Any) -> None:
+async def test_an_inventory_fixes_nothing_unless_requested(skipping: WorkflowEnvironment, raw: Any) -> None:
     places = Places(Place("process", "h1", [QUEUE]))
     async with places.serving(skipping.client, f"{QUEUE}@h1"):
         assert not (await run(skipping.client, raw)).fix
@@ -122,7 +122,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_host_that_does_not_answer_is_told(skipping: WorkflowEnvironment) -> None:
+async def test_a_host_that_does_not_answer_is_reported(skipping: WorkflowEnvironment) -> None:
     places = Places(Place("process", "gone", [QUEUE]), Place("process", "h1", [QUEUE]))
     places.answers = {"@h1": PlaceReport(findings=[row(uuid4())])}
     async with places.serving(skipping.client, f"{QUEUE}@h1", sandboxed=False):
@@ -142,7 +142,7 @@ async def test_a_host_is_asked_through_another_of_its_queues(skipping: WorkflowE
     assert (len(report.findings), report.unavailable) == (1, [])
 
 
-async def test_a_driver_that_fails_is_told_and_harms_no_other_place(skipping: WorkflowEnvironment) -> None:
+async def test_a_failing_driver_is_reported_and_affects_no_other_place(skipping: WorkflowEnvironment) -> None:
     places = Places(Place("container", "h1", [QUEUE]), Place("process", None, [GPU]))
     places.failing = {"@h1"}
     places.answers = {GPU: PlaceReport(findings=[row(uuid4(), host=None)])}
@@ -195,7 +195,7 @@ async def test_a_second_input_is_refused_and_parks_nothing(skipping: WorkflowEnv
     assert failed.value.cause.type == "InvalidInput"
 
 
-async def test_one_runs_at_a_time(skipping: WorkflowEnvironment) -> None:
+async def test_one_inventory_runs_at_a_time(skipping: WorkflowEnvironment) -> None:
     places = Places()
     with skipping.auto_time_skipping_disabled():
         first = await start_inventory(skipping.client, fix=False)

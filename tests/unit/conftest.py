@@ -12,7 +12,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def unprivileged() -> Iterator[Path]:
-    """A folder of whoever the test runs as, who is not root: root may write anywhere."""
+    """A folder of the test's user, who is not root: started by root, the test runs as nobody."""
     with tempfile.TemporaryDirectory() as folder:
         if os.geteuid() != 0:
             yield Path(folder)

@@ -1,4 +1,4 @@
-"""What a process exports when everything has been recorded, as Prometheus text.
+"""The Prometheus text that a process exports when everything has been recorded.
 
 It runs in a process of its own, since a meter provider is set once for each process.
 """

@@ -149,7 +149,7 @@ class Pools:
         )
 
     def fresh_members(self, name: str) -> int:
-        """Those that are not deleted for reasons of their own. `recreate` waits for no old build either."""
+        """Return the rows that nothing but the rollout deletes. `recreate` waits for no old build either."""
         waits = self.policy.strategy is not Strategy.RECREATE
         rows = [(key[1], row) for key, found in self.rows.items() if key[0] == name for row in found.values()]
         return self.members(name) - sum(
@@ -165,7 +165,7 @@ class Pools:
         return sum(row.claimable for key, rows in self.rows.items() for row in rows.values() if key[0] == name)
 
     def idle(self, name: str) -> dict[int, int]:
-        """The paused ones by version."""
+        """Return the paused prebuilds by version."""
         found = {key[1]: sum(row.paused for row in rows.values()) for key, rows in self.rows.items() if key[0] == name}
         return {version: count for version, count in found.items() if count}
 

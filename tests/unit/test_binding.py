@@ -1,4 +1,4 @@
-"""Whether a database and a namespace belong together, by what both have recorded."""
+"""A database and a namespace belong together or not by the ids that both have recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canaries among everything else that happens to pools: shares hold, evidence ends them, and all comes to rest."""
+"""Canaries during arbitrary other events: shares hold, evidence ends canaries, and pools come to rest."""
 
 from __future__ import annotations
 

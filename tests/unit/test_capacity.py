@@ -1,4 +1,4 @@
-"""Sharing what may be queued: the level, the turns, and what no division may ever do."""
+"""Sharing the capacity of the queue: the level, the turns, and the invariants of each division."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def filled(demand: Demand, shares: Shares) -> int:
         ([(0, 5), (0, 5)], 10, [5, 5]),
         ([(0, 5), (0, 5)], 9, [5, 4]),
         ([(0, 5), (0, 5)], 8, [4, 4]),
-        ([(0, 2), (0, 9)], 8, [2, 6]),  # what one does not want the other gets
+        ([(0, 2), (0, 9)], 8, [2, 6]),  # one preset's unused capacity goes to the other
         ([(0, 1), (0, 9), (0, 9)], 8, [1, 4, 3]),
-        ([(4, 5), (0, 5)], 6, [4, 2]),  # who has much waits for who has little
+        ([(4, 5), (0, 5)], 6, [4, 2]),  # a preset with much waits for one with little
         ([(4, 5), (0, 5)], 8, [4, 4]),
         ([(4, 5), (0, 5)], 9, [5, 4]),
         ([(7, 0), (0, 5)], 6, [7, 0]),  # more is pending already
@@ -118,7 +118,7 @@ def test_a_division_is_max_min_fair(found: list[Demand], capacity: int, turn: in
             assert after[rich.preset_id] <= after[poor.preset_id] + 1, "none gains while another has less and wants"
     if short:
         assert sum(after.values()) == max(capacity, pending), "nothing is left while somebody wants it"
-    assert shares.favored <= {d.preset_id for d in gained}, "a turn is never given to who cannot use it"
+    assert shares.favored <= {d.preset_id for d in gained}, "a turn is never given to a preset that cannot use it"
 
 
 @given(st.integers(2, 30), st.data(), st.integers(0, 10_000))
@@ -216,7 +216,7 @@ def test_only_the_deletions_of_this_pass_take_capacity() -> None:
 
 
 def test_creations_to_be_cancelled_are_no_deletions() -> None:
-    """They still are pending, and so take what they have; ending them takes no build of its own."""
+    """They are still pending and keep their capacity; ending them needs no further build."""
     assert creates(plan_with(5, pool(1, *creations(2), active=False), pool(2, base_instances=9))) == [0, 3]
 
 

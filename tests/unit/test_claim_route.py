@@ -11,7 +11,7 @@ READ = {"request", "service", "actor", "body", "prefer"}
 
 
 def test_a_claim_route_declares_exactly_the_parameters_it_reads() -> None:
-    """The framework would read a parameter more; this route would leave its default, without a word."""
+    """The framework would read an additional parameter; this route would silently use its default."""
     declared = {}
     for route in claims.deciding.routes:
         assert isinstance(route, ClaimRoute)

@@ -1,4 +1,4 @@
-"""What of a claim can be neither sent nor stored is refused by its field, before anything is sent."""
+"""A claim with text that cannot be sent or stored is refused by field before anything is sent."""
 
 from __future__ import annotations
 

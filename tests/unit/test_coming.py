@@ -1,4 +1,4 @@
-"""What a schedule desires in the time that comes."""
+"""The counts that a schedule desires in the coming time."""
 
 from __future__ import annotations
 

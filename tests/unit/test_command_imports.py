@@ -1,4 +1,4 @@
-"""A command imports what it needs: what each may not is named here, since a test of seconds fails on a busy machine."""
+"""A command imports only what it needs. The test names forbidden modules: a time limit would fail on a busy machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OVER_HTTP = NEVER - {"httpx"} | {"sqlalchemy", "asyncpg", "grpc", "temporalio", 
 
 
 def imported(words: tuple[str, ...], folder: Path, **variables: str) -> set[str]:
-    """What a command line imports until it ends or connects to a server.
+    """Return the modules that a command line imports until it ends or connects to a server.
 
     Args:
         variables: More for its environment, where {port} is the server's.

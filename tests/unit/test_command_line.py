@@ -1,4 +1,4 @@
-"""What the command says of itself: help, the version, and the worker's options."""
+"""The command's own output: help, the version, and the worker's options."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_the_file_is_a_valid_compose_file() -> None:
 
 
 def test_no_secret_has_a_default_and_none_is_a_part_of_something() -> None:
-    """So a password may have any character; but for Temporal's YAML, for which it is escaped (below)."""
+    """A password may then have any character. Temporal's YAML is the exception: there it is escaped (below)."""
     with pytest.raises(KeyError):
         resolved({})
     for name, kind, default in VARIABLE.findall(TEXT):
@@ -122,7 +122,7 @@ def test_a_service_is_pinned_bounded_and_comes_back(name: str) -> None:
 
 
 def test_the_engines_socket_is_in_a_service_of_its_own() -> None:
-    """Who reaches it is root on the machine, and workspaces of `process` templates run beside their worker."""
+    """A process that reaches the socket is root on the machine, and `process` workspaces run beside their worker."""
     with_socket = {name for name, service in SERVICES.items() if "docker.sock" in str(service.get("volumes"))}
     assert with_socket == {"containers"}
     service = SERVICES["containers"]
@@ -150,7 +150,7 @@ def test_dependencies_and_mounted_files_exist() -> None:
 
 
 def test_the_cluster_has_the_embedded_servers_settings() -> None:
-    """All but those that make a dev server of it."""
+    """Compose has all of these settings except those of a dev server."""
     embedded = dict(item.split("=") for item in SETTINGS if "." in item)
     deployed = yaml.safe_load((ROOT / "deploy/dynamicconfig/prebuilds.yaml").read_text())
     flat = {key: str(entries[0]["value"]).lower() for key, entries in deployed.items()}

@@ -1,4 +1,4 @@
-"""The kit finds what is wrong with a driver, and says nothing of one that keeps its promises."""
+"""The kit finds the faults of a driver and reports none for a correct one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_OF_THE_EXAMPLE = ("failed_start_leaves_nothing", "suspended_comes_back", *PA
 
 
 def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
-    # Hurried is only who dawdles: on a busy machine a good driver may take longer than that.
+    # Only slow drivers get the short timeout: a good driver may exceed it on a busy machine.
     hurried = {broken.TakesItsTime: 0.3, checking.WaitsForever: 0.5, checking.LeavesItRunning: 1.0}
     prompt_s = hurried.get(driver, PROMPT_S)
     return asyncio.run(run_check(check, Subject(driver, prompt_s=prompt_s, cuts=3), state_dir))
@@ -135,7 +135,7 @@ async def test_a_call_that_hangs_is_ended_with_its_worker(tmp_path: Path, monkey
         await workers.end()
     try:
         async with asyncio.timeout(5):
-            while hanging.status() != psutil.STATUS_ZOMBIE:  # until whoever inherits it has reaped it
+            while hanging.status() != psutil.STATUS_ZOMBIE:  # until its new parent has reaped it
                 await asyncio.sleep(0.01)
     except psutil.NoSuchProcess:
         pass

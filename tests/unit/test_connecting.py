@@ -1,4 +1,4 @@
-"""What Temporal's own errors are taken for."""
+"""Temporal's own errors are translated into ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that a container sees: what a template may ask for, what is refused, and what the engine is asked for."""
+"""A container's machine: the fields that a template may set, the refusals, and the requests to the engine."""
 
 from __future__ import annotations
 

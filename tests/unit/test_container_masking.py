@@ -1,4 +1,4 @@
-"""What a claim has brought is in no line and no error of the container driver, also where an engine says it."""
+"""No log line and no error of the container driver has a claim's parameters, even where the engine quotes them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Words:
         path = request.path.partition("/v1.41")[2] or request.path
         status, body = 200, {"Id": "1", "Volumes": []}
         name = path.removeprefix("/volumes/")
-        if path == "/_ping":  # the only one that is asked without a version
+        if path == "/_ping":  # the only request without a version
             return web.Response(text="OK", headers={"Api-Version": "1.41"})
         if self.broken:
             status, body = 500, {"message": f"lock of {SECRET} is taken"}
@@ -94,7 +94,7 @@ def build(**claim_parameters: str) -> Provision:
 
 
 def text_of(error: BaseException | None) -> str:
-    """All that is told of an error, its causes and its details with it."""
+    """Return the text of an error with its causes and details."""
     if error is None:
         return ""
     return f"{error} {getattr(error, 'details', '')} {text_of(error.__cause__)}"

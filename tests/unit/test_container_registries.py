@@ -1,4 +1,4 @@
-"""Which credentials go to which registry, and that none is in an error."""
+"""Each registry gets its own credentials, and no error contains any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a container template may say, and what of it a claim would have to replace."""
+"""The fields of a container template, and those whose change replaces the container at a claim."""
 
 from __future__ import annotations
 

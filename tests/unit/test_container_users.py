@@ -1,4 +1,4 @@
-"""Who a container's user is, by its own passwd and group files; and where its programs are looked for."""
+"""A container's user follows from its own passwd and group files; so does the search path of its programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No message has a password of a database URL, whatever its form; and what is not read as meant is refused."""
+"""No message has the password of a database URL in any form, and an ambiguous URL is refused."""
 
 from __future__ import annotations
 

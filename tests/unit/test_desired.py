@@ -1,4 +1,4 @@
-"""How many prebuilds are desired at an instant, by a schedule or without; and a pool's figures against that."""
+"""The desired count at an instant, with and without a schedule, and a pool's figures against it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_without_a_schedule_the_base_is_desired(base: int | None, expected: int)
 def test_an_unreadable_schedule_counts_for_nothing(
     timezone: str | None, windows: list[tuple[str, int]], why: str
 ) -> None:
-    """Also where its readable window would decide: what is half understood is not followed."""
+    """Its readable window is ignored too: a partly readable schedule is not followed."""
     state = state_of(snapshot(timezone=timezone, windows=tuple(windows)))
     assert (state.desired, state.window) == (3, None)
     assert why in (state.unreadable_schedule or "")

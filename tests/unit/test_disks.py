@@ -1,4 +1,4 @@
-"""What the doctor says of this machine's disks."""
+"""The doctor's report on this machine's disks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the doctor concludes from answers, with no server."""
+"""The doctor's conclusions from given answers, without a server."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_a_silent_workflow_poller_is_gone_and_a_silent_activity_poller_is_
 
 
 def queue_of_versions(current: str, ramping: str, *polling: str) -> Server:
-    """A server with one queue: its current and its ramping version, and who polls. Empty: without a version."""
+    """A server with one queue: its current and ramping version, and its pollers. Empty means without a version."""
     answer = DescribeTaskQueueResponse()
     info = answer.versioning_info
     if current:

@@ -1,4 +1,4 @@
-"""Which preset a drill takes, when none may begin, when one is due, and when two were missed in a row."""
+"""The choice of a drill's preset, the reasons against a drill, its due time, and two misses in a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An inventory reads hundreds of files; who waits for a claim's build on the same loop must not wait for that."""
+"""An inventory reads hundreds of files and must not delay a claim's build on the same event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command is ended by signals as by Ctrl-C: none runs its work in any other way."""
+"""A signal ends every command as Ctrl-C does, because all commands run their work the same way."""
 
 from __future__ import annotations
 

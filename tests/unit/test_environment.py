@@ -1,4 +1,4 @@
-"""The environment: misspelt variables are told, and a fault is said in a person's words."""
+"""The environment: misspelt variables are reported, and faults are described in plain words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator reads of each recorded event."""
+"""The text that an operator reads for each recorded event."""
 
 from __future__ import annotations
 

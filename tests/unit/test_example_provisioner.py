@@ -1,4 +1,4 @@
-"""The example driver beside the protocol: a long copy holds up nobody, and a cut one keeps its lock."""
+"""The example driver beside the protocol: a long copy blocks nothing else, and a cancelled one keeps its lock."""
 
 from __future__ import annotations
 

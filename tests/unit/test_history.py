@@ -1,4 +1,4 @@
-"""What proves that a database has lost history, as a table."""
+"""The evidence that a database has lost history, as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What withholds a preset's creations, rule by rule, each at its boundary."""
+"""The rules that hold a preset's creations, each at its boundary."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_failure_outside_the_lookback_neither_decides_nor_counts() -> None:
     old = [failed(HOUR + TICK)] * 5
     assert hold(history_of(failed(MINUTE), *old), rules, base=6) == Held(Hold.BACKOFF, NOW - MINUTE + 2 * HOUR)
     assert hold(history_of(succeeded(MINUTE), *old), rules, base=6) is None
-    assert hold(history_of(*old, failures=9), rules, base=6) is None, "whatever is counted, it does not decide"
+    assert hold(history_of(*old, failures=9), rules, base=6) is None, "it does not decide, whatever is counted"
 
 
 def test_an_interval_of_zero_holds_nobody() -> None:

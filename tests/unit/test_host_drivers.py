@@ -1,4 +1,4 @@
-"""Host drivers are called together, and one that is broken keeps no other from being called."""
+"""Host drivers are called concurrently, and a broken one does not prevent calls of the others."""
 
 from __future__ import annotations
 

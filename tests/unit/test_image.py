@@ -1,4 +1,4 @@
-"""The image: what goes into it, whom it runs as, and how an engine learns that its process lives."""
+"""The image: its contents, its user, and its health check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one look concludes: every state of a thing against every state of its row, ages at their bounds, two looks."""
+"""The conclusions of one comparison: each state of a thing and of its row, ages at their bounds, repetition."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_no_thing_and_no_row_give_no_finding() -> None:
 def test_leftovers_of_a_released_workspace_are_removable_under_any_of_its_owners(
     claimed_by: str, claim_id: str, goes: bool
 ) -> None:
-    """As on a host that had served it before its transfer."""
+    """A host that had served it before its transfer may have such leftovers."""
     left = replace(thing(), epoch_agrees=True, claimed_by=claimed_by, claim_id=claim_id)
     released = replace(row(live=False, owned=True), owner="bob", previous_owners=["alice"], claim_id="hers")
     [found] = look(left, released).found

@@ -1,4 +1,4 @@
-"""When somebody who finds a pool empty should come back."""
+"""The time after which a caller who misses should try again."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_nine_of_ten_creations_are_ready_within_the_lead_time() -> None:
         (pool(starting(20)), 0, 40),
         (pool(starting(20), starting(50)), 0, 10),
         (pool(starting(20), starting(50)), 1, 40),
-        (pool(starting(20)), 1, 60),  # one goes to who waits, and the next is created by the next pass
+        (pool(starting(20)), 1, 60),  # one goes to the waiter, and the next pass creates another
         (pool(starting(90)), 0, OVERDUE.total_seconds()),
         (pool(), 0, 60),
         (pool(paused=True), 0, None),
-        (pool(starting(20), paused=True), 0, 40),  # what is being made gets ready all the same
+        (pool(starting(20), paused=True), 0, 40),  # running builds still become ready
         (pool(instances=0), 0, None),
         (pool(instances=None), 0, None),
     ],
@@ -111,6 +111,6 @@ def test_before_its_schedule_begins_a_pool_makes_nothing() -> None:
         asleep = pool(instances=0)
         asleep = replace(asleep, preset=replace(asleep.preset, timezone="UTC", windows=((cron, 5),)))
         assert outlook(asleep, MINUTE, ahead=0).wait == timedelta(minutes=minutes, seconds=60)
-        assert outlook(asleep, MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1), "one is made for who waits"
+        assert outlook(asleep, MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1), "one is made for the waiter"
         assert outlook(asleep, MINUTE, ahead=0, waits=True, stopped=True) == Outlook(None, idle=True)
     assert outlook(pool(instances=0), MINUTE, ahead=0).wait is None

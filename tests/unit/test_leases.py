@@ -1,4 +1,4 @@
-"""When a lease's end is told and its workspace released: each rule at its boundaries, and with random clocks."""
+"""The times at which a lease's end is announced and its workspace released: each rule at its boundaries."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TICK = timedelta(microseconds=1)
 
 
 def lease(length: timedelta, *, left: timedelta, announced: timedelta | None = None) -> Lease:
-    """A lease of which *left* is left now, and whose end was announced this long ago."""
+    """Make a lease with *left* remaining, whose end was announced this long ago."""
     return Lease(length, NOW + left, None if announced is None else NOW - announced)
 
 
 TABLE: list[tuple[str, Lease | None, timedelta | None, timedelta | None]] = [
-    # a lease; then when its end is announced, and when the workspace is released, from now
+    # a lease; then its announcement and the release of its workspace, both relative to now
     ("no lease", None, None, None),
     ("suspended", Lease(HOUR, None), None, None),
     ("told when a quarter is left", lease(HOUR, left=HOUR), 45 * MINUTE, None),
@@ -140,10 +140,10 @@ def test_nobody_is_released_unannounced_or_early(
             announced = renewed_outlook.release_at
             assert announced is not None
             least = min(length / 8, 5 * MINUTE) - TICK  # which is rounded
-            assert announced >= now + least, "told, and time to renew"
+            assert announced >= now + least, "announced, with time to renew"
         elif outlook.release_at is not None and outlook.release_at <= now:
             assert current.until is not None
             assert now >= current.until
             assert announced == outlook.release_at
-            assert now <= announced + LATE, "as announced, or told anew"
+            assert now <= announced + LATE, "as announced, or announced again"
             return

@@ -1,4 +1,4 @@
-"""What a workspace does by itself: its ttl, its schedule, what is tried again; each rule at its boundaries."""
+"""A workspace's automatic actions: its ttl, its schedule, retries; each rule at its boundaries."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_an_unreadable_schedule_is_reported_once_and_changes_nothing_else() -> N
         known = Life(of.latest, last_used_at=of.last_used_at, ttl=of.ttl, autostart_schedule=bad, next_start_at=TODAY)
         outlook = find_outlook(known, TODAY + s(1))
         if of.latest.stopped:
-            assert outlook.next_start_at == TODAY, "what was computed while it could be read is kept"
+            assert outlook.next_start_at == TODAY, "the moment computed while the schedule was readable is kept"
         else:
             assert (outlook.next_start_at, outlook.unreadable) == (None, True)
             assert outlook.action == find_outlook(of, NOW).action
@@ -262,7 +262,7 @@ LIVES = st.builds(
 
 @given(LIVES, MINUTES)
 def test_looking_again_at_what_was_stored_changes_nothing(of: Life, now: datetime) -> None:
-    """So the relay comes to rest: what it leaves in place is not due."""
+    """The relay thereby comes to rest: nothing it leaves in place is due."""
     first = find_outlook(of, now)
     stored = Life(
         of.latest, of.claimed, of.handed_over, of.last_used_at, of.ttl, of.autostart_schedule, first.next_start_at
@@ -289,7 +289,7 @@ def test_looking_again_at_what_was_stored_changes_nothing(of: Life, now: datetim
         (None, at(12, day=1), TODAY - TICK, TODAY),
         (TODAY, TODAY - TICK, TODAY, TODAY),
         (TODAY, TODAY, TODAY, TOMORROW),
-        (at(9), at(8), TODAY, at(9)),  # one that a person has chosen, of no schedule's minutes
+        (at(9), at(8), TODAY, at(9)),  # a moment that a person has chosen, outside any schedule
         (at(9), at(9), TODAY, TODAY),
     ],
 )

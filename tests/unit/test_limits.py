@@ -1,4 +1,4 @@
-"""Limits on what is there, or under way, at a time."""
+"""Limits on the members of pools and on the builds that run at a time."""
 
 from __future__ import annotations
 

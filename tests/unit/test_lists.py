@@ -14,7 +14,7 @@ NUMBERS = [1000, 2, 30, 4, 5]
 
 
 class Source:
-    """A list of numbers, which notes what was printed before each part was read."""
+    """A list of numbers, which records the lines printed before each part was read."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys

@@ -1,4 +1,4 @@
-"""What a worker's log says of each line's time, whoever reads it where; and that no line of it can be forged."""
+"""Each line of a worker's log has an unambiguous time, and no line can be forged."""
 
 from __future__ import annotations
 

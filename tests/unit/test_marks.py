@@ -1,4 +1,4 @@
-"""Which calls a claim's mark lets through, and whose a state folder is."""
+"""The calls that a claim's mark allows, and the owner of a state folder."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NOBODY = {"owner": "prebuilds", "claimed": False, "claim_id": None}
         ({"claim_id": "job-8", "previous_owners": ["bob"]}, True),  # the same, after another claim of it
         ({"claim_id": "job-8", "owner": "bob", "previous_owners": ["alice@example.com"]}, False),
         ({"claim_id": None, "owner": "bob"}, False),
-        # Given back to alice as above, who hands it on to carol.
+        # Given back to alice as above; she transfers it to carol.
         ({"claim_id": None, "owner": "carol", "previous_owners": ["alice@example.com"]}, True),
         ({"claim_id": "job-8", "owner": "carol", "previous_owners": ["bob", "alice@example.com"]}, True),
         (NOBODY, False),

@@ -1,4 +1,4 @@
-"""The server of metrics listens where it is told."""
+"""The metrics server listens at the configured address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Compose gives Prometheus and Grafana fits its services, and the rules and dashboards beside it."""
+"""The configuration of Prometheus and Grafana fits the Compose services, the rules and the dashboards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a notification after an attempt."""
+"""The next state of a notification after an attempt."""
 
 from __future__ import annotations
 

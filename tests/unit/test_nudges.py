@@ -1,4 +1,4 @@
-"""When the loop is nudged: the first time at once, then at most once a second for each preset."""
+"""The loop is nudged at once the first time, then at most once a second for each preset."""
 
 from __future__ import annotations
 

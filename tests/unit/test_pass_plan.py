@@ -1,4 +1,4 @@
-"""A whole pass: who has work, in which order, what is told; and that it agrees with each preset's own plan."""
+"""A whole pass: the presets with work, their order, the notes; and its agreement with each preset's own plan."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_deletions_come_first_and_each_group_takes_turns(limit: int, passes: int
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 10_000))
 @settings(deadline=None)
 def test_every_preset_is_served_within_a_few_passes(presets: int, limit: int, passes: int) -> None:
-    """As long as all of them go on having work, in as few passes as there can be."""
+    """Each preset keeps having work, and all are served in the fewest possible passes."""
     for rows in ([], prebuilds(4)):
         found = [pool(n, *rows) for n in range(1, presets + 1)]
         rounds = range(-(-presets // limit))
@@ -136,7 +136,7 @@ def test_a_barred_organization_waits_and_nobody_else() -> None:
     found += [pool(5, *prebuilds(4), organization_id=one)]
     taken = whole(*found)
     assert plan_pass(taken, {one}).presets_to_reconcile(500) == ids(2, 4)
-    assert plan_pass(taken, {one}).presets_to_reconcile(1) == ids(2), "whoever is left out takes nobody's turn"
+    assert plan_pass(taken, {one}).presets_to_reconcile(1) == ids(2), "a preset that is left out takes nobody's turn"
     assert plan_pass(taken, {one, other}).presets_to_reconcile(500) == ids(4)
     assert plan_pass(taken).presets_to_reconcile(500) == ids(5, 1, 2, 3, 4)
     limited = replace(taken, rules=Rules(max_pending_builds=3))

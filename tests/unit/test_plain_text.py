@@ -1,4 +1,4 @@
-"""Text from outside cannot act: what is refused, what is escaped, and that nothing else is touched."""
+"""Foreign text cannot act on a terminal: control characters are refused or escaped, and nothing else is changed."""
 
 from __future__ import annotations
 

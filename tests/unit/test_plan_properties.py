@@ -1,4 +1,4 @@
-"""What no plan of any pool may ever do, and that plans carried out come to rest."""
+"""The invariants of every plan, and that executed plans come to rest."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_plan_never_makes_too_many_and_never_leaves_too_few(pool: PresetSnapsh
 
 
 def carried_out(pool: PresetSnapshot, number: int, share: int | None) -> tuple[list[Prebuild], bool]:
-    """The pool's rows after one pass and the end of every build; whether there was anything to do."""
+    """Return the pool's rows after one pass and all its builds, and whether the plan had work."""
     plan = plan_preset(pool, number, share)
     gone = {*plan.delete, *plan.cancel}
     rows = [p for p in pool.prebuilds if p.id not in gone and p.transition is not DELETE]
@@ -94,7 +94,7 @@ def carried_out(pool: PresetSnapshot, number: int, share: int | None) -> tuple[l
 @given(pools(), st.none() | st.integers(1, 15))
 @settings(deadline=None, max_examples=200)
 def test_plans_carried_out_come_to_rest_at_the_count(pool: PresetSnapshot, share: int | None) -> None:
-    pool = replace(pool, history=CreationHistory())  # what holds creation comes to no rest by itself
+    pool = replace(pool, history=CreationHistory())  # a pool with held creations does not come to rest by itself
     for number in range(1, 40):  # with a share of one, a creation every other pass
         rows, worked = carried_out(pool, number, share)
         unfinished = any(p.in_progress for p in pool.prebuilds)

@@ -1,4 +1,4 @@
-"""Who may do what: every action against every scope, in its own organization, in another one and everywhere."""
+"""The policy: every action against every scope, in its own organization, in another one and everywhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWN, ANOTHERS, NOBODYS = (
 LETTERS = {"c": Right.CLAIM, "o": Right.CLAIM_OTHERS, "r": Right.READ, "p": Right.OPERATE, "a": Right.ADMIN}
 
 IN_AN_ORGANIZATION: dict[Action, tuple[str, str, str]] = {
-    # The rights that are enough for what is one's own, for what is another person's, and for what is nobody's.
+    # The rights that suffice for one's own objects, for another person's, and for objects without an owner.
     Action.CLAIM: ("coa", "oa", "oa"),
     Action.SEE_CLAIM: ("corpa", "orpa", "rpa"),
     Action.LEAVE_QUEUE: ("copa", "opa", "pa"),
@@ -61,7 +61,7 @@ IN_AN_ORGANIZATION: dict[Action, tuple[str, str, str]] = {
     Action.CHANGE_MEMBERS: ("a", "a", "a"),
 }
 EVERYWHERE: dict[Action, str] = {
-    # The rights that are enough, in all organizations alone.
+    # The rights that suffice, each only with a scope for all organizations.
     Action.SEE_SNAPSHOT: "rpa",
     Action.SEE_DOCTOR: "rpa",
     Action.SEE_METRICS: "rpa",

@@ -1,4 +1,4 @@
-"""What commands print: no text of others acts on a terminal, is read as markup, or passes for a line of ours."""
+"""The output of commands: foreign text never acts on a terminal, is read as markup, or passes for a line of ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOSTILE = ["[red]x[/red]", "[/]", "[link=http://evil]x[/link]", ":smile:", "\x1b
 
 @pytest.fixture(autouse=True)
 def for_people(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command with --json that ran before in this process has left its choice."""
+    """An earlier command with --json in this process has left its choice."""
     monkeypatch.setattr(output, "AS_JSON", False)
 
 

@@ -1,4 +1,4 @@
-"""Errors as problems: each has a status, and says what the caller can do."""
+"""Errors as HTTP problems: each has a status and states the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the process driver keeps on a host: folders that go whole, locks, build numbers, ports."""
+"""The process driver's state on a host: folders that are removed whole, locks, build numbers, ports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_folder_that_its_owner_may_not_write_is_removed(folders: ProcessFolder
 def test_folders_in_folders_without_end_keep_nobody_from_removing_them(folders: ProcessFolders) -> None:
     workspace_id = uuid4()
     at = os.open(made(folders, workspace_id), os.O_RDONLY)
-    for _ in range(2000):  # deeper than Python calls itself, and longer than a path may be
+    for _ in range(2000):  # deeper than Python's recursion limit, and longer than a path may be
         os.mkdir("deeper", dir_fd=at)
         at, above = os.open("deeper", os.O_RDONLY, dir_fd=at), at
         os.close(above)
@@ -145,7 +145,7 @@ async def test_a_lock_that_was_removed_right_after_it_was_opened_is_not_taken(
 
     monkeypatch.setattr(Path, "open", open_and_lose)
     async with folders.locked(workspace_id):
-        assert path.exists()  # whoever comes now finds the lock that we hold
+        assert path.exists()  # a later caller finds the lock that we hold
     assert opened == [path, path]
 
 

@@ -1,4 +1,4 @@
-"""User ids of workspaces: whose they are, when a host has any, and what ends with them."""
+"""User ids of workspaces: their assignment, the hosts that have them, and the processes that end with them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_id_is_one_workspace_s_until_that_is_gone_and_comes_around_last(users
     assert [users.of(workspace) for workspace in workspaces] == [taken[workspace] for workspace in workspaces]
     users.give_back(workspaces[0])
     assert users.of(workspaces[0]) is None
-    assert users.take(uuid4()) == 100_004, "one that nobody had yet comes before one that was given back"
+    assert users.take(uuid4()) == 100_004, "an unused id comes before a returned one"
     again = uuid4()
     assert users.take(again) == taken[workspaces[0]]
     with pytest.raises(process_ids.ProvisionFailed, match=f"every user id of 100000-100004 is taken; give {VARIABLE}"):
@@ -69,7 +69,7 @@ def test_ending_a_user_ends_all_its_processes_even_hidden_ones(users: UserIds, t
 
 @linux_root
 def test_a_workspace_cannot_pass_its_processes_off_as_a_neighbours(users: UserIds) -> None:
-    """Else a neighbour whose worker died at its start is given this process, and one that forks holds up its end."""
+    """Otherwise a neighbour whose worker died would get this process, and a forking one would delay its end."""
     neighbour, hostile = uuid4(), uuid4()
     mine, theirs = users.take(hostile), users.take(neighbour)
     assert mine is not None
@@ -98,7 +98,7 @@ def test_a_workspace_cannot_pass_its_processes_off_as_a_neighbours(users: UserId
 
 @linux_root
 def test_a_home_that_gets_another_id_takes_nothing_of_others_along(tmp_path: Path) -> None:
-    """Its workspace may have put links to anything there, hard ones where the kernel lets it."""
+    """The workspace may have put links to anything there, including hard links where the kernel allows them."""
     precious = tmp_path / "shadow"
     precious.write_text("root's")
     home = tmp_path / "workspaces" / "x" / "home"
@@ -108,7 +108,7 @@ def test_a_home_that_gets_another_id_takes_nothing_of_others_along(tmp_path: Pat
     for path in (home, home / "notes"):
         os.chown(path, 100_001, 100_001)
     os.link(precious, home / "hard")
-    (home / ".tmp").mkdir()  # a crash came before it was given away
+    (home / ".tmp").mkdir()  # a crash came before its ownership changed
     hand_folder_to(100_002, home.parent, home, home.parent / "log")
     owners = {path.name: path.lstat().st_uid for path in (home, *home.iterdir(), precious)}
     assert owners == {"home": 100_002, "notes": 100_002, ".tmp": 100_002, "link": 0, "hard": 0, "shadow": 0}

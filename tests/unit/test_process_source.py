@@ -1,4 +1,4 @@
-"""What a process's template may say, where owners may be called anything that is visible."""
+"""The source of a process template, given that an owner's name may have any visible character."""
 
 from __future__ import annotations
 

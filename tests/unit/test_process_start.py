@@ -1,4 +1,4 @@
-"""Telling a process from a later one of its pid, whatever the clock does."""
+"""A process is told apart from a later one with the same pid, also after clock changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proxies in the environment: used for the servers that they are for, and no reason to end in a way of their own."""
+"""Proxies in the environment serve their own servers, and their failures are ordinary typed errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 class Healthy(BaseHTTPRequestHandler):
-    """A Prebuilds server as far as `open_transport` asks, and a proxy before any other."""
+    """A minimal Prebuilds server for `open_transport`, which also acts as a proxy."""
 
     def do_GET(self) -> None:
         self.server.paths.append(self.path)  # type: ignore[attr-defined]

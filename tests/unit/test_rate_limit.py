@@ -1,4 +1,4 @@
-"""The token bucket: what it lets through, and what its headers say."""
+"""The token bucket: its decisions and its headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A check has an end, whatever a workspace answers: what the prober has to end says nothing about the workspace."""
+"""A check always ends, whatever a workspace answers: a timeout of the prober tells nothing about the workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`docs/reference.md` is made from the code, and nothing that the code offers is left out of it."""
+"""`docs/reference.md` is generated from the code and complete."""
 
 from __future__ import annotations
 

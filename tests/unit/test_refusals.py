@@ -1,4 +1,4 @@
-"""What a command refuses is told by the options that were typed; as JSON, by the fields that every language has."""
+"""A refusal names the typed options; as JSON it names the fields that every client has."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_a_refusal_has_no_stack_and_a_failure_has_one() -> None:
 
 
 async def _failure_of(error: BaseException) -> Failure:
-    """What a history keeps of an error that was raised because of another one."""
+    """Return the failure that a history keeps of a chained error."""
     failure = Failure()
     try:
         try:

@@ -1,4 +1,4 @@
-"""Asking a server: its address, what is asked again, and which errors come back. The network is a function here."""
+"""Requests to a server: the address, the retries, and the errors. The network is a function here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Step = Callable[[httpx.Request], httpx.Response] | httpx.Response | Exception
 
 
 class Network(httpx.AsyncBaseTransport):
-    """Answers each request with the next step; the last one again and again."""
+    """Answers each request with the next step and repeats the last one."""
 
     def __init__(self, *steps: Step) -> None:
         self.steps = list(steps)
@@ -267,7 +267,7 @@ def test_the_client_has_a_route_for_each_request_of_an_operator() -> None:
 @pytest.mark.parametrize("file", [CONTRACT, *(path.read_text() for path in sorted(EXAMPLES.glob("*.yaml")))])
 def test_a_template_file_means_the_same_on_the_server(file: str) -> None:
     def set_fields(entry: Any) -> Any:
-        """What a file says, and no more."""
+        """Return the values that the file sets, without defaults."""
         if isinstance(entry, BaseModel):
             return {name: set_fields(getattr(entry, name)) for name in entry.model_fields_set}
         return [set_fields(one) for one in entry] if isinstance(entry, list) else entry

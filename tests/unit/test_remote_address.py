@@ -1,4 +1,4 @@
-"""Where a server is, which token it gets, and which certificates are good."""
+"""The server's address, its token, and the trusted certificates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long computations of requests have turns, and only so many wait."""
+"""Long computations run in turns, and a bounded number of them waits."""
 
 from __future__ import annotations
 

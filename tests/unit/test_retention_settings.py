@@ -1,4 +1,4 @@
-"""How long records are kept: what is refused, and that each rule has a setting or rows with an end of their own."""
+"""Retention settings: impossible times are refused, and each rule has a setting or rows with their own end."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def step(
     lately: int = 0,
     waiting: int = 0,
 ) -> Step:
-    """Plan a step of generations that each have so many ready, begun and pending members, the newest old one first."""
+    """Plan a step of generations with these counts of ready, begun and pending members, the newest old one first."""
     made = [
         Generation(preset, fresh=ready, ready=ready, starting=begun + pending, pending=pending)
         for preset, (ready, begun, pending) in zip((NEW, OLD, OLDER), (new, *old), strict=False)

@@ -1,4 +1,4 @@
-"""The smaller decisions: which preset a claim means, what a workspace needs next, what text stands for."""
+"""The smaller decisions: the preset of a claim, a workspace's next action, the meaning of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules: which minutes a window has, at its edges and where clocks change; and what cannot be read, by name."""
+"""Schedules: the minutes of a window, its edges, clock changes; unreadable schedules are named."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_window_is_open_from_its_first_second_to_its_last(timezone: str, cron:
 @pytest.mark.parametrize(
     ("timezone", "day", "hours"),
     [
-        # Each hour that the clock shows more or less than sixty minutes of; all others are whole.
+        # Each hour of which the clock shows more or less than sixty minutes; all others are whole.
         (BERLIN, date(2026, 3, 29), {2: 0}),
         (BERLIN, date(2026, 10, 25), {2: 120}),
         (NEW_YORK, date(2026, 3, 8), {2: 0}),

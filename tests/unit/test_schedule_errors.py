@@ -89,7 +89,7 @@ def test_an_overlap_is_reported_from_the_present_on() -> None:
 
 
 def test_an_overlap_in_the_past_is_reported_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is searched when a stored schedule is read: else this one would be applied, and then never used."""
+    """Reading a stored schedule searches the past too. Otherwise this one would be applied but never used."""
     skipped_since_2007 = "* 2 8-14 3 */7"
     text = scheduled("America/New_York", skipped_since_2007, skipped_since_2007)
     assert parse_template_file(text)

@@ -1,4 +1,4 @@
-"""Whether two windows ever meet, and the first instant at which they do."""
+"""The first instant at which two windows overlap, if they ever do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.unit.schedules import BERLIN, LORD_HOWE, NEVER_IN_BERLIN, NEW_YORK, a
         (NEW_YORK, "* 2 8-14 3 */7", "* * * * *", "2006-03-12T08", None),
         ("Asia/Beirut", "* 0 25-31 3 */7", "* * * * *", "2026-01-01T00", None),
         (LORD_HOWE, "* 2 1-7 10 */7", "* * * * *", "2026-01-01T00", "2026-10-03T15:30"),
-        # Shown twice: the second time counts for who comes after the first.
+        # A repeated hour: after its first occurrence the second one counts.
         (BERLIN, "* 2 25 10 *", "* 2 * * *", "2026-10-25T01:20", "2026-10-25T01:20"),
         (LORD_HOWE, "* 1 5 4 *", "* 1 * * *", "2026-04-04T15:29:59", "2026-04-04T15:29:59"),
         (LORD_HOWE, "* 1 5 4 *", "* 1 * * *", "2026-04-04T15:30", "2027-04-04T14:30"),

@@ -1,4 +1,4 @@
-"""`prebuilds schema`: what it says of claims and template files is what parsing them accepts."""
+"""The output of `prebuilds schema` matches the parser of claims and template files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a version's short steps may hold a lock for: the catalog, and nothing that looks at a table's rows."""
+"""The short steps of a version lock only the catalog and never read a table's rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = [step for version in versions_from(PREVIOUS_REVISION) for step in (*vers
 
 
 def faults_of(step: Step) -> list[str]:
-    """What a step does that would keep workers waiting."""
+    """Return the operations of a step that would block workers."""
     if not isinstance(step, ShortStep) or step.name.startswith("function_"):
         return []
     made = {table for statement in step.statements for table in CREATES.findall(statement)}

@@ -1,4 +1,4 @@
-"""Which PostgreSQL the tests' databases are on is never a silent other one."""
+"""The tests never silently use another PostgreSQL than the requested one."""
 
 from __future__ import annotations
 

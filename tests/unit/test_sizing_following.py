@@ -1,4 +1,4 @@
-"""Pools that follow their sizes, with the real planner: bounds, convergence, and that nothing is made in vain.
+"""Pools that follow their sizes, with the real planner: bounds, convergence, and no wasted creations.
 
 Each step is a minute: claims take the oldest ready ones, the size is computed, and a pass is planned and carried out.
 """
@@ -66,7 +66,7 @@ class Driven:
         ]
 
     def minute(self, claims: int, *, step: timedelta = MINUTE) -> None:
-        """A minute passes on the pool's clock, or *step* where somebody sets it."""
+        """Advance the pool's clock by a minute, or by *step*."""
         self.now += step
         for _ in range(claims):
             oldest = next((id for id, made in self.members.items() if self.ready(made)), None)
@@ -161,7 +161,7 @@ CHANGES = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(CHANGES)
 def test_bounds_hold_for_any_change_of_target_rule_lead_time_and_clock(changes: list[tuple[int, Any]]) -> None:
-    """And no size falls below what was asked for within the cool-down, by the time that really passed."""
+    """No size falls below a size desired within the cool-down, measured in the time that really passed."""
     pool = Driven(RULES[0], Bounds(max=30), 60)
     passed = timedelta(0)
     holding: list[tuple[timedelta, int]] = []

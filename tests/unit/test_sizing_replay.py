@@ -1,4 +1,4 @@
-"""Replays of a pool's past, and the choice of the cheapest rule that met the target."""
+"""A replay of a pool's past, and the choice of the cheapest rule that met the target."""
 
 from __future__ import annotations
 

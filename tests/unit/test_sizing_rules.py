@@ -1,4 +1,4 @@
-"""Rules of a pool's size: what they say of known demands, and that none of them looks ahead."""
+"""Rules of a pool's size: their results for known demands, and that none of them looks ahead."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_claims_of_a_slot_are_spread_over_it() -> None:
 
 
 def test_the_claims_of_slots_hit_as_often_as_independent_ones() -> None:
-    """As the exact formula says. Spread evenly, 96.0 % would hit at this lead time of one slot."""
+    """The exact formula gives this share. Evenly spread, 96.0 % would hit at this lead time of one slot."""
     chance = random.Random(1)  # noqa: S311 - a demand, no secret
     counts = [0] * (2 * 24 * 60 * SLOTS_PER_MINUTE)
     for _ in range(2 * len(counts)):

@@ -1,4 +1,4 @@
-"""Both tiers in a replay: what paused prebuilds serve, how they are refilled, and the cheapest counts of both."""
+"""Both tiers in a replay: the claims that paused prebuilds serve, their refills, and the cheapest counts of both."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ WAIT, HITS = Target(wait_p95_s=5), Target(hit_rate=0.99)
 @pytest.mark.parametrize(
     ("target", "spares", "most", "rule", "paused"),
     [
-        (WAIT, SPARES, 20, "fixed 0", 8),  # who may wait two seconds gets a paused one
+        (WAIT, SPARES, 20, "fixed 0", 8),  # a claim that may wait two seconds gets a paused one
         (WAIT, replace(SPARES, most=3), 20, "fixed 4", 3),  # no more than allowed
-        (WAIT, SLOW, 20, "fixed 7", 0),  # who may not wait so long needs ready ones
+        (WAIT, SLOW, 20, "fixed 7", 0),  # a claim that may not wait so long needs a ready one
         (WAIT, replace(SPARES, most=0), 20, "fixed 7", 0),
         (WAIT, None, 20, "fixed 7", 0),
         (HITS, SPARES, 20, "fixed 5", 2),  # a claim of a paused one is no hit, but refills come within a burst

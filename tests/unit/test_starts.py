@@ -1,4 +1,4 @@
-"""How recorded builds are started: a pool's creations one after the other with rests, all else at once, none twice."""
+"""Recorded builds are started: a pool's creations one after the other with rests, all others at once, none twice."""
 
 from __future__ import annotations
 

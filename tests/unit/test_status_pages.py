@@ -1,4 +1,4 @@
-"""A status in pages: they join up, each fits into a payload, whatever happens between them."""
+"""A status in pages: they join up and each fits into a payload, despite changes between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`status --watch` without a terminal, and what it shows of an outage; tests/postgres has it on a terminal."""
+"""`status --watch` without a terminal, and its output during an outage; tests/postgres tests it on a terminal."""
 
 from __future__ import annotations
 

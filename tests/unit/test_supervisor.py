@@ -1,4 +1,4 @@
-"""The embedded stack's supervisor: it goes on watching, and ends its children whatever fails."""
+"""The embedded stack's supervisor: it goes on watching, and ends its children despite any failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How lists look on a terminal: ids stay whole, columns are left out in order, only words are wrapped."""
+"""Lists on a terminal: ids stay whole, columns are left out in order, only words are wrapped."""
 
 from __future__ import annotations
 

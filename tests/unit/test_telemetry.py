@@ -1,4 +1,4 @@
-"""What is exported, by its final name."""
+"""The exported metrics by their final names."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REASONS = ("paused", "validation_failed", "hard_limited", "backoff", "capacity",
 
 
 def samples(text: str, name: str) -> dict[str, dict[str, float]]:
-    """One metric's samples: of each preset, by what its own label says."""
+    """Return one metric's samples by preset and by the metric's own label."""
     found: dict[str, dict[str, float]] = {}
     for labels, value in re.findall(rf"^{name}(?:{{(.*)}})? (.*)$", text, re.MULTILINE):
         read = dict(re.findall(r'(\w+)="([^"]*)"', labels))
@@ -70,7 +70,7 @@ def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
     ):
         assert line in first.splitlines()
     assert "prebuilds_database_reachable 0.0" in later.splitlines()
-    assert not set(DEPLOYMENT) & names(later), "what was read before the database went away is not shown"
+    assert not set(DEPLOYMENT) & names(later), "values read before the database outage are not shown"
     ended = [line for line in first.splitlines() if line.startswith("prebuilds_build_duration_seconds_bucket")]
     assert ended
     assert not any("preset_name" in line for line in ended), "its series are as many as its outcomes"

@@ -1,4 +1,4 @@
-"""Reading template files: every key of the contract, and what becomes of the values."""
+"""Reading template files: every key of the contract, and the resulting values."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_source_keeps_its_values() -> None:
     source = {"env": {"PORT": 8080, "RATIO": 0.5, "DEBUG": True, "NONE": None}, "command": ["sleep", "1"]}
     try:
         template = parse_template_file(written(template={"provisioner": "process", "source": source}))
-    except InvalidInput as error:  # the driver may want text in env; what we tell it is then in its answer
+    except InvalidInput as error:  # the driver may require text in env; its answer then contains our value
         assert set(error.details) <= {f"{TEMPLATE}.source.env.{key}" for key in source["env"]}  # noqa: PT017
     else:
         assert template.organizations[0].templates[0].source == source

@@ -1,4 +1,4 @@
-"""Template files that are hostile or large, and several as one: bounded, linear, and each fault at its place."""
+"""Hostile, large and multiple template files: parsing is bounded and linear, and each fault has its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong template files: the exact path of all that can be wrong, and all of it at once."""
+"""Wrong template files: every fault has its exact path, and all are reported at once."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ class Failing:
 
 def test_a_driver_failing_on_a_source_is_reported_at_the_sources_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provisioners, "load", lambda *_: Failing())
-    assert provisioners.hands_over("odd", {}), "so that the worker which has it is called"
+    assert provisioners.hands_over("odd", {}), "the worker that has the driver is called"
     assert _problems_of_odd() == {".source": "the provisioner odd has failed while it checked it: KeyError: 'image'"}
 
 
@@ -313,7 +313,7 @@ def test_a_driver_that_cannot_be_loaded_is_reported_at_its_path(monkeypatch: pyt
 
 
 def _problems_of_odd() -> dict[str, Any]:
-    """What is wrong with a template of the provisioner odd, by the place in the template."""
+    """Return the faults of a template of the provisioner odd by their path in the template."""
     text = "organizations: [{name: acme, templates: [{name: python, provisioner: odd, source: {}}]}]"
     with pytest.raises(InvalidInput) as refused:
         parse_template_file(text)

@@ -1,4 +1,4 @@
-"""A terraform template's source: what is refused, where, and what reaches the module."""
+"""A terraform template's source: the refusals by field, and the inputs that reach the module."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_placeholder_without_a_value_names_its_variable() -> None:
 
 
 def test_a_version_s_module_is_not_checked_again() -> None:
-    """A later release may refuse more; what was applied before must still be stopped and deleted."""
+    """A later release may refuse more, but workspaces of an applied version must still be stopped and deleted."""
     text = 'terraform {\n  cloud {}\n}\nmodule "x" {\n  source = "./x"\n}\n'
     files = {"main.tf": text, "prebuilds.tfvars.json": "{}"}
     with pytest.raises(InvalidSource):

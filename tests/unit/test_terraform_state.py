@@ -1,4 +1,4 @@
-"""Terraform states: packed and given back, the later of two, what they hold, what a plan replaces."""
+"""Terraform states: packing, the later of two copies, their contents, and a plan's replacements."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_states_resources_and_outputs_are_read() -> None:
     data = {"mode": "data", "type": "http", "name": "page", "instances": [{}]}
     assert not has_resources(state(1, "one", data, THING | {"instances": []}))
     assert has_resources(state(1, "one", data, THING))
-    assert has_resources("{half a st"), "what cannot be read is not thrown away"
+    assert has_resources("{half a st"), "an unreadable state is not discarded"
     assert resource_names(state(1, "one", data, THING | {"module": "module.vm"})) == ["module.vm.terraform_data.thing"]
     outputs = {"b": {"value": 1}, "a": {"value": "x"}, "token": {"value": "hunter2", "sensitive": True}}
     assert shown_outputs(json.dumps({"outputs": outputs})) == {"a": "x", "b": 1}

@@ -1,4 +1,4 @@
-"""The standby, rule by rule: what is resumed, paused, made and deleted, and that nothing goes to and fro."""
+"""The standby, rule by rule: resumes, pauses, creations and deletions, and no oscillation."""
 
 from __future__ import annotations
 

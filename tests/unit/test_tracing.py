@@ -1,4 +1,4 @@
-"""What spans of ours have, and what they never have; and whose traces a server goes on with."""
+"""The contents of our spans, the data they never contain, and the callers' traces that a server continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that versions keep: what is kept, what is refused, and the digest that follows from nothing else."""
+"""Folders that versions keep: the kept files, the refusals, and the digest, which depends on nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 
 def shape(folder: Path) -> dict[str, str]:
-    """What lies in a folder: path -> a file's text and run bit, or a link's target."""
+    """Return a folder's contents: path -> a file's text and run bit, or a link's target."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -205,7 +205,7 @@ FILE, LINK = tarfile.REGTYPE, tarfile.SYMTYPE
 def test_an_archive_that_would_be_written_elsewhere_is_refused(
     members: list[tuple[str, bytes, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trees, "digest_of", lambda tree: "sha256:any")  # whoever made it knows its digest, too
+    monkeypatch.setattr(trees, "digest_of", lambda tree: "sha256:any")  # its author knows the digest, too
     with pytest.raises(CannotKeep, match="damaged: "):
         unpack_tree(packed(*members), "sha256:any")
 

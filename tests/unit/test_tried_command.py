@@ -1,4 +1,4 @@
-"""A command that nobody trusts to end: what it writes is bounded, and nothing of it stays."""
+"""An untrusted command: its output is bounded, and none of its processes remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the wheel's build does to imports of `workflows`, `activities` and `worker`."""
+"""The wheel's build renames imports of `workflows`, `activities` and `worker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `worker.py` is told on its command line; what it cannot serve is refused before anything starts."""
+"""The options of `worker.py`: options that it cannot serve are refused before anything starts."""
 
 from __future__ import annotations
 

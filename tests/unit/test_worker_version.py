@@ -1,4 +1,4 @@
-"""A worker has a version when the environment names one whole, and none otherwise."""
+"""A worker has a version only if the environment names it completely."""
 
 from __future__ import annotations
 

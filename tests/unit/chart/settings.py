@@ -1,4 +1,4 @@
-"""Which settings the chart offers. `python -m tests.unit.chart.settings` writes their names into its schema."""
+"""The settings that the chart offers. `python -m tests.unit.chart.settings` writes their names into its schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/kubernetes.md tells people to write works, and what Helm tells them after an install is so."""
+"""The instructions of docs/kubernetes.md work, and Helm's install notes are true."""
 
 from __future__ import annotations
 

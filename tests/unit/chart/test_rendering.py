@@ -1,4 +1,4 @@
-"""What the chart makes: valid for Kubernetes, and as careful as the image."""
+"""The rendered objects are valid for Kubernetes and as restricted as the image."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_user_folder_and_port_are_the_images() -> None:
 
 
 def test_without_a_security_context_the_cluster_chooses_the_user() -> None:
-    """As on OpenShift, which refuses a user that it has not chosen."""
+    """OpenShift refuses a user that it has not chosen."""
     for given in ("podSecurityContext=null", "podSecurityContext.runAsUser=null,podSecurityContext.fsGroup=null"):
         for pod in pod_templates(rendered("minimal.yaml", "--set", given)).values():
             assert not {"runAsUser", "fsGroup", "fsGroupChangePolicy"} & pod["spec"]["securityContext"].keys()

@@ -109,7 +109,7 @@ def test_secrets_of_a_part_reach_that_part_alone() -> None:
 
 
 def test_no_value_of_the_chart_is_a_secret() -> None:
-    """Each one that sounds so is a name: of a Secret, or of a key in one."""
+    """Each value that sounds like a secret is the name of a Secret or of a key in one."""
 
     def walk(value: Any, path: str = "") -> None:
         if isinstance(value, dict):

@@ -60,7 +60,7 @@ organizations:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandOutput:
     """The exit code and output of a command."""
 
     code: int
@@ -129,7 +129,7 @@ class DevStack:
         found: dict[str, Any] = json.loads((self.state_dir / "stack.json").read_text())
         return found
 
-    def cli(self, *words: str, **env: str) -> Said:
+    def cli(self, *words: str, **env: str) -> CommandOutput:
         """Run one command line in this process: starting an interpreter each time would take longer than the tests."""
         out, err = io.StringIO(), io.StringIO()
         with (
@@ -139,22 +139,22 @@ class DevStack:
             ThreadPoolExecutor(1) as apart,  # a test may have a loop of its own running
         ):
             code = apart.submit(run, words).result()
-        return Said(code, out.getvalue(), err.getvalue())
+        return CommandOutput(code, out.getvalue(), err.getvalue())
 
-    def typed(self, *words: str, **env: str) -> Said:
+    def typed(self, *words: str, **env: str) -> CommandOutput:
         """Run one command line as a separate process, as a person does."""
         return self._process("prebuilds", *words, **env)
 
-    def _process(self, program: str, *words: str, **env: str) -> Said:
+    def _process(self, program: str, *words: str, **env: str) -> CommandOutput:
         done = subprocess.run(
             [BIN / program, *words], env=self.env | env, capture_output=True, text=True, timeout=120, check=False
         )
-        return Said(done.returncode, done.stdout, done.stderr)
+        return CommandOutput(done.returncode, done.stdout, done.stderr)
 
     def ask(self, *words: str) -> Any:
-        said = self.cli(*words, "--json")
-        assert said.code == 0, said
-        return said.json
+        output = self.cli(*words, "--json")
+        assert output.code == 0, output
+        return output.json
 
     def ask_temporal(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         """Ask Temporal by its SDK. Starting the `temporal` command costs ten times as much, which adds up in a wait."""
@@ -186,7 +186,7 @@ class DevStack:
 
         return self.ask_temporal(describe)
 
-    def temporal(self, *words: str) -> Said:
+    def temporal(self, *words: str) -> CommandOutput:
         """The plain `temporal` command, with no code of ours."""
         return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
 
@@ -201,8 +201,8 @@ class DevStack:
         path = self.files / f"{organization}.yaml"
         text = {k: v if k == "queue" else json.dumps(v) for k, v in values.items()}
         path.write_text(TEMPLATE.format(organization=organization, instances=instances, standby=standby, **text))
-        said = self.cli("apply", "-f", str(path))
-        assert said.code == 0, said
+        output = self.cli("apply", "-f", str(path))
+        assert output.code == 0, output
 
     def read(self, *words: str, http: str, rows: str = "") -> Any:
         """Ask for what a wait needs, over HTTP, which takes a fifth of the command's CPU time; else by the command.

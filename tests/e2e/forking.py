@@ -65,25 +65,25 @@ class _ForkedWorker(subprocess.Popen[bytes]):
     """A worker that waits in a forked process until it is told what to do."""
 
     def __init__(self) -> None:
-        self._told, self._telling = os.pipe()
+        self._reader, self._writer = os.pipe()
         super().__init__(["worker"])
 
     def _execute_child(self, *_: Any) -> None:
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._telling)
+            os.close(self._writer)
             ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(0)
-            with os.fdopen(self._told, "rb") as told:
-                _run(**json.loads(told.readline()))
-        os.close(self._told)
+            with os.fdopen(self._reader, "rb") as channel:
+                _run(**json.loads(channel.readline()))
+        os.close(self._reader)
         self._child_created = True
 
     def begin(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
-        with os.fdopen(self._telling, "wb") as telling:
-            telling.write(
+        with os.fdopen(self._writer, "wb") as channel:
+            channel.write(
                 json.dumps({"argv": argv, "env": dict(env), "out": str(log), "log": str(log)}).encode() + b"\n"
             )
 

@@ -43,7 +43,7 @@ async def write_terraform_state(state_dir: Path) -> Path:
     return state
 
 
-async def look(
+async def run_neighbours(
     driver: ProcessProvisioner, state_dir: Path, postgres: EmbeddedPostgres, state: Path
 ) -> dict[str, object]:
     python = os.environ["PYTHON_FOR_ALL"]
@@ -75,7 +75,7 @@ async def main(state_dir: Path) -> None:
     postgres.start()
     try:
         async with driver_in(state_dir) as driver:
-            print(json.dumps(await look(driver, state_dir, postgres, state)))
+            print(json.dumps(await run_neighbours(driver, state_dir, postgres, state)))
     finally:
         postgres.stop()
 

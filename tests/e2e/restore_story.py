@@ -60,8 +60,8 @@ def harms_nobody(stack: DevStack, folder: Path, running: Callable[[], dict[str, 
 
     doubtful = stack.ask("restored", "--dry-run")
     assert {p["workspace_id"] for p in doubtful["prebuilds"]} == alices, "all of the backup's pool"
-    told = {(c["workspace_id"], c["claimed_by"]) for c in doubtful["claimed"]}
-    assert told == {(workspace_id, "alice") for workspace_id in alices}, "whose they are, by what the host knows"
+    claims = {(c["workspace_id"], c["claimed_by"]) for c in doubtful["claimed"]}
+    assert claims == {(workspace_id, "alice") for workspace_id in alices}, "whose they are, by what the host knows"
 
     stack.ask("restored")
     stack.wait_whole(ORGANIZATION)

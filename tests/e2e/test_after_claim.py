@@ -182,8 +182,8 @@ async def test_a_service_does_the_same_without_a_database(stack: DevStack) -> No
     until_status(stack, dev, "running")
     without = await client.set_workspace(dev, ttl=timedelta(0), autostart_schedule="")
     assert (without.ttl_seconds, without.autostart_schedule, without.next_action_at) == (None, None, None)
-    asked = [e for e in show(stack, dev)["events"] if e["actor"] == "a-service"]
-    assert [e["kind"] for e in asked] == ["workspace_set", "stop_requested"]
+    events = [e for e in show(stack, dev)["events"] if e["actor"] == "a-service"]
+    assert [e["kind"] for e in events] == ["workspace_set", "stop_requested"]
     with pytest.raises(WorkspaceNotFound):
         await client.start_workspace("alice/never-was")
     for bad in ({"ttl": timedelta(seconds=-1)}, {"autostart_schedule": "whenever"}, {}):
@@ -198,8 +198,8 @@ from prebuilds.client import PrebuildsClient
 
 async def go(name):
     client = await PrebuildsClient.connect()
-    won = await client.claim(preset="leased/python/small", owner="alice", name=name, lease_seconds=60)
-    await client.wait_until_ready(won)
+    claimed = await client.claim(preset="leased/python/small", owner="alice", name=name, lease_seconds=60)
+    await client.wait_until_ready(claimed)
     print("has it", flush=True)
     while True:
         await client.renew("alice/" + name, by="alice")
@@ -212,13 +212,13 @@ asyncio.run(go(sys.argv[1]))
 def test_a_killed_callers_workspace_is_gone_after_its_lease_and_a_renewed_one_is_not(stack: DevStack) -> None:
     stack.apply("leased", 2, **QUICK)
     stack.wait_whole("leased")
-    typed = claim(stack, "leased", "typed", "--lease", "10m")
-    assert "no autostart, lease of 0:10:00 until 20" in stack.cli("workspaces", "show", typed).out
-    renewed = stack.ask("workspaces", "renew", typed, "--lease", "20m")
-    assert renewed["lease_until"] == show(stack, typed)["lease_until"]
-    kept = stack.ask("workspaces", "set", typed, "--lease", "0")
+    by_command = claim(stack, "leased", "typed", "--lease", "10m")
+    assert "no autostart, lease of 0:10:00 until 20" in stack.cli("workspaces", "show", by_command).out
+    renewed = stack.ask("workspaces", "renew", by_command, "--lease", "20m")
+    assert renewed["lease_until"] == show(stack, by_command)["lease_until"]
+    kept = stack.ask("workspaces", "set", by_command, "--lease", "0")
     assert kept.keys() == SETTINGS_KEYS, "no lease, and nothing said of one"
-    assert stack.cli("release", typed, "--wait").code == 0
+    assert stack.cli("release", by_command, "--wait").code == 0
     stack.wait_whole("leased")
     with calling(stack, "gone") as dying, calling(stack, "lives") as living:
         dying.kill()
@@ -228,9 +228,9 @@ def test_a_killed_callers_workspace_is_gone_after_its_lease_and_a_renewed_one_is
         let_lease_pass(stack, timedelta(seconds=20))
         until(lambda: show(stack, gone)["status"] == "deleted", "it to be released", 120, stack.log)
         assert gone not in stack.processes()
-        lives = show(stack, "alice/lives")
-        assert (lives["status"], lives["lease_seconds"]) == ("running", 60)
-        assert lives["lease_until"] > datetime.now(UTC).isoformat()
+        renewed_one = show(stack, "alice/lives")
+        assert (renewed_one["status"], renewed_one["lease_seconds"]) == ("running", 60)
+        assert renewed_one["lease_until"] > datetime.now(UTC).isoformat()
         assert living.poll() is None
     assert stack.cli("release", "alice/lives", "--wait").code == 0
     refused = stack.cli("workspaces", "renew", "alice/lives", "--lease", "5m")

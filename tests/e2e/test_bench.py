@@ -89,9 +89,9 @@ def test_claims_and_bursts_are_measured_and_forgotten(stack: DevStack) -> None:
     assert at_once["counts"] == {"duplicates": 0, "over-created": 0}
     assert counts(stack) == before
     until(lambda: histories(stack) == 0, "Temporal to delete the histories", 90)
-    told = stack.cli("bench", "burst", "--number", "2", "--rounds", "1").out
-    assert "2 claims at once" in told
-    assert "errors 0" in told
+    output = stack.cli("bench", "burst", "--number", "2", "--rounds", "1").out
+    assert "2 claims at once" in output
+    assert "errors 0" in output
 
 
 def test_passes_are_measured_as_they_are(stack: DevStack) -> None:

@@ -36,7 +36,7 @@ from prebuilds.temporal.binding import Fit, read_namespace
 from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 from tests.conftest import create_database, database_at, drop_database
-from tests.e2e.dev_stack import DevStack, Said
+from tests.e2e.dev_stack import CommandOutput, DevStack
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,9 +75,9 @@ def at(stack: DevStack, url: str, client: Client) -> dict[str, str]:
     return {"PREBUILDS_DATABASE_URL": url, "TEMPORAL_ADDRESS": address, "TEMPORAL_NAMESPACE": client.namespace}
 
 
-def refused(said: Said) -> str:
-    assert (said.code, said.json["error"]["type"]) == (1, "WrongDeployment"), said
-    return f"{said.json['error']['message']}; {said.json['error']['remedy']}"
+def refused(output: CommandOutput) -> str:
+    assert (output.code, output.json["error"]["type"]) == (1, "WrongDeployment"), output
+    return f"{output.json['error']['message']}; {output.json['error']['remedy']}"
 
 
 async def test_what_meets_another_deployments_namespace_refuses_by_name(
@@ -119,10 +119,10 @@ async def test_what_meets_another_deployments_namespace_refuses_by_name(
         env=stack.env | wrong | {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "PYTHONPATH": str(ROOT)},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, told = await asyncio.wait_for(worker.communicate(), 60)
+    _, errors = await asyncio.wait_for(worker.communicate(), 60)
     assert worker.returncode == 1
-    assert b"error: WrongDeployment: " in told
-    assert b"Serving" not in told
+    assert b"error: WrongDeployment: " in errors
+    assert b"Serving" not in errors
     with pytest.raises(WrongDeployment, match=str(ours)):
         async with claims_worker(await connect(stack.facts["temporal_address"]), other_url, settings=Settings()):
             pass
@@ -175,8 +175,8 @@ async def test_a_namespace_is_adopted_on_purpose_and_not_from_who_is_at_work(
     await loop.terminate()
     monkeypatch.setattr(deployment, "WATCH_INTERVAL_S", 0.05)
     worker = asyncio.create_task(watch_deployment(engine, client, database_url))
-    said = stack.cli("init", "--adopt", **theirs)
-    assert (said.code, said.out.count("adopted: the namespace belonged to deployment")) == (0, 1), said
+    output = stack.cli("init", "--adopt", **theirs)
+    assert (output.code, output.out.count("adopted: the namespace belonged to deployment")) == (0, 1), output
     with pytest.raises(WrongDeployment, match="belongs to deployment"):  # as a worker that runs finds it
         await asyncio.wait_for(worker, 30)
     assert stack.cli("status", **theirs).code == 0
@@ -262,19 +262,19 @@ async def test_an_embedded_stack_that_lost_one_of_its_servers_adopts_the_other(t
     assert await begin() == first
     shutil.rmtree(tmp_path / "postgres")
     assert await begin() != first
-    assert [len(told) for told in replaced] == [0, 1, 1]
+    assert [len(errors) for errors in replaced] == [0, 1, 1]
     assert "the database belonged to namespace default" in replaced[1][0]
     assert f"the namespace belonged to deployment {first}" in replaced[2][0]
 
 
 async def test_a_temporal_that_was_away_is_checked_before_its_first_use(stack: DevStack) -> None:
     """It answers again in the middle of a command, and is another deployment's."""
-    checked, asked = CheckedAtFirstUse(), 0
+    checked, calls = CheckedAtFirstUse(), 0
 
     async def check() -> None:
-        nonlocal asked
-        asked += 1
-        raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"") if asked == 1 else WrongDeployment("another's")
+        nonlocal calls
+        calls += 1
+        raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"") if calls == 1 else WrongDeployment("another's")
 
     checked.check = check
     client = await connect(stack.facts["temporal_address"], lazy=True, interceptors=[checked])
@@ -292,4 +292,4 @@ async def test_a_temporal_that_was_away_is_checked_before_its_first_use(stack: D
     ):
         with pytest.raises(WrongDeployment):
             await use()
-    assert asked == 9
+    assert calls == 9

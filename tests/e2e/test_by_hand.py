@@ -10,7 +10,7 @@ QUICK = {"command": ["sleep", "infinity"], "ready": None}
 def test_a_won_claim_that_is_reset_wins_nothing_more(stack: DevStack) -> None:
     stack.apply("reset", 2, **QUICK)
     stack.wait_whole("reset")
-    won = stack.ask(
+    claimed = stack.ask(
         *("claim", "--preset", "reset/python/small", "--owner", "alice", "--name", "reset", "--claim-id", "reset-1")
     )
     stack.wait_whole("reset")
@@ -18,7 +18,7 @@ def test_a_won_claim_that_is_reset_wins_nothing_more(stack: DevStack) -> None:
     reset = stack.temporal("workflow", "reset", "-w", workflow, "--type", "FirstWorkflowTask", "--reason", "by hand")
     assert reset.code == 0, reset
     again = stack.temporal("workflow", "result", "-w", workflow)
-    assert won["workspace_id"] in again.out
+    assert claimed["workspace_id"] in again.out
     owned = [row for row in stack.workspaces("reset") if row["owner"] == "alice"]
-    assert [row["id"] for row in owned] == [won["workspace_id"]]
+    assert [row["id"] for row in owned] == [claimed["workspace_id"]]
     assert stack.preset("reset")["eligible"] == 2

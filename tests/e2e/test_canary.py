@@ -26,10 +26,10 @@ def apply(stack: DevStack, ready: dict[str, Any] | None = None) -> None:
         "presets": [{"name": "small", "instances": 4}],
     }
     path = stack.files / f"{ORGANIZATION}.yaml"
-    found = {"name": ORGANIZATION, "members": ["alice"], "templates": [template]}
-    path.write_text(json.dumps({"organizations": [found]}))
-    said = stack.cli("apply", "-f", str(path))
-    assert said.code == 0, said
+    organization = {"name": ORGANIZATION, "members": ["alice"], "templates": [template]}
+    path.write_text(json.dumps({"organizations": [organization]}))
+    output = stack.cli("apply", "-f", str(path))
+    assert output.code == 0, output
 
 
 def test_a_version_whose_hand_overs_fail_goes_back_by_itself(stack: DevStack) -> None:
@@ -51,8 +51,8 @@ def test_a_version_whose_hand_overs_fail_goes_back_by_itself(stack: DevStack) ->
     assert [(row["state"], row["canary"]["state"]) for row in failed] == [("undone", "failed")]
     assert failed[0]["reason"].startswith("failed: canary: 2 of ")
     assert (failed[0]["canary"]["claims"], failed[0]["canary"]["new_claims"]) == (4, 2)
-    told = stack.ask("explain", "preset", claims[1]["preset_id"])["events"]
-    [event] = [event for event in told if event["kind"] == "canary_failed"]
+    events = stack.ask("explain", "preset", claims[1]["preset_id"])["events"]
+    [event] = [event for event in events if event["kind"] == "canary_failed"]
     assert "2 of 2 hand-overs" in event["data"]["evidence"]
     log = stack.state_dir / "control.log"
     until(lambda: "A canary has failed" in log.read_text(), "the notification", 30, log)

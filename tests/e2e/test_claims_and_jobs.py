@@ -25,16 +25,16 @@ def test_forty_claims_on_ten_prebuilds(stack: DevStack) -> None:
         results = stack.claim_at_once("burst", [f"paused-{n}" for n in range(40)])
     finally:
         stack.ask("resume")
-    won = [r for r in results if isinstance(r, ClaimResult)]
-    assert len({r.workspace_id for r in won}) == len(won) == 10
-    missed = [r for r in results if isinstance(r, NoClaimablePrebuiltWorkspaces)]
-    assert len(missed) == 30, [r for r in results if not isinstance(r, ClaimResult)]
-    assert {m.details["miss_reason"] for m in missed} == {"paused"}
+    claimed = [r for r in results if isinstance(r, ClaimResult)]
+    assert len({r.workspace_id for r in claimed}) == len(claimed) == 10
+    misses = [r for r in results if isinstance(r, NoClaimablePrebuiltWorkspaces)]
+    assert len(misses) == 30, [r for r in results if not isinstance(r, ClaimResult)]
+    assert {m.details["miss_reason"] for m in misses} == {"paused"}
 
     stack.wait_whole("burst")
     results = stack.claim_at_once("burst", [f"open-{n}" for n in range(40)])
-    won = [r for r in results if isinstance(r, ClaimResult)]
-    assert len({r.workspace_id for r in won}) == len(won) >= 10
+    claimed = [r for r in results if isinstance(r, ClaimResult)]
+    assert len({r.workspace_id for r in claimed}) == len(claimed) >= 10
     assert all(isinstance(r, ClaimResult | NoClaimablePrebuiltWorkspaces) for r in results), "everyone is answered"
     stack.wait_whole("burst")
     assert stack.preset("burst")["eligible"] == 10
@@ -67,8 +67,8 @@ def test_the_pools_jobs_never_contain_a_claim(stack: DevStack) -> None:
         until(lambda: stack.count_workflows(query) == 2, "the pool's queue")
         stack.ask("pause", "--reason", "an overwhelmed queue")
         try:
-            would = stack.ask("jobs", "cancel", "--initiator", "prebuilds", "--dry-run")
-            assert would["canceled"] == 2
+            preview = stack.ask("jobs", "cancel", "--initiator", "prebuilds", "--dry-run")
+            assert preview["canceled"] == 2
             done = stack.ask("jobs", "cancel", "--initiator", "prebuilds")
             assert done == {"canceled": 2, "skipped": 0}
             until(lambda: stack.count_workflows(query) == 0, "the pool's queue to be empty for Temporal, too")
@@ -140,7 +140,7 @@ def test_the_same_claim_id_gets_the_same_workspace(stack: DevStack) -> None:
     words = ("claim", "--preset", "again/python/small", "--owner", "alice", "--name", "once", "--claim-id", "again-1")
     first, second = stack.ask(*words), stack.ask(*words)
     assert first == second
-    said = stack.cli(
+    output = stack.cli(
         "claim", "--preset", "again/python/small", "--owner", "bob", "--name", "o", "--claim-id", "again-1"
     )
-    assert "ClaimIdReused" in said.err
+    assert "ClaimIdReused" in output.err

@@ -61,24 +61,24 @@ def test_a_plain_temporal_client_claims(stack: DevStack) -> None:
         "autostart_schedule": "CRON_TZ=Europe/Berlin 30 9 * * 1-5", "next_start_at": None, "ttl_seconds": 28800,
         "claim_parameters": {}, "on_empty": "fail", "wait_timeout_seconds": 300, "on_timeout": "fail",
     }  # fmt: skip
-    said = stack.temporal(
+    output = stack.temporal(
         *("workflow", "execute", "--type", "ClaimWorkspace", "--task-queue", "prebuilds-claims"),
         *("--workflow-id", "claim-workspace/plain-claim", "--input", json.dumps(claim), "--output", "json"),
     )
-    assert said.code == 0, said
-    result = said.json["result"]
+    assert output.code == 0, output
+    result = output.json["result"]
     assert (result["claim_id"], result["owner"], result["source"]) == ("plain-claim", "alice", "prebuilt")
     assert httpx.get(result["address"]).status_code == 200
 
 
 def test_an_operators_signal_stops_the_loop_and_start_brings_it_back(stack: DevStack) -> None:
-    said = stack.temporal(
+    output = stack.temporal(
         *("workflow", "signal", "--workflow-id", "prebuilds-orchestrator", "--name", "stop"),
         *("--input", '"maintenance window"'),
     )
-    assert said.code == 0, said
-    said = stack.temporal("workflow", "result", "--workflow-id", "prebuilds-orchestrator", "--output", "json")
-    result = json.loads(said.out)
+    assert output.code == 0, output
+    output = stack.temporal("workflow", "result", "--workflow-id", "prebuilds-orchestrator", "--output", "json")
+    result = json.loads(output.out)
     assert result["status"] == "COMPLETED"
     assert (result["result"]["status"], result["result"]["cause"]) == ("stopped", "maintenance window")
     loop = stack.ask("status")["loop"]
@@ -155,9 +155,9 @@ def test_a_bad_claim_is_refused_by_name_and_writes_nothing(
     else:
         words += change
     before = refusals.workspaces("refusals")
-    said = refusals.cli("--json", *words)
-    assert (said.code, said.json["error"]["type"]) == (1, kind), said
-    assert field in said.json["error"]["details"], said
+    output = refusals.cli("--json", *words)
+    assert (output.code, output.json["error"]["type"]) == (1, kind), output
+    assert field in output.json["error"]["details"], output
     human = refusals.cli(*words)
     assert (human.code, human.out) == (1, "")
     assert human.err.startswith(f"error: {kind}: ")
@@ -177,14 +177,14 @@ def test_a_bad_claim_is_refused_by_name_and_writes_nothing(
 )
 def test_a_bad_payload_is_refused_by_name(refusals: DevStack, payload: object, field: str) -> None:
     good = {"preset": "refusals/python/small", "owner": "alice", "name": "good"}
-    said = refusals.temporal(
+    output = refusals.temporal(
         *("workflow", "execute", "--type", "ClaimWorkspace", "--task-queue", "prebuilds-claims", "--output", "json"),
         *("--workflow-id", "claim-workspace/bad", "--input"),
         json.dumps(good | payload if isinstance(payload, dict) else payload),
     )
-    text = said.out + said.err
-    assert "InvalidInput" in text, said
-    assert field in text, said
+    text = output.out + output.err
+    assert "InvalidInput" in text, output
+    assert field in text, output
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_a_bad_payload_is_refused_by_name(refusals: DevStack, payload: object, f
 def test_a_bad_template_file_is_refused_by_path(stack: DevStack, text: str, field: str) -> None:
     path = stack.files / "bad.yaml"
     path.write_text(text)
-    said = stack.cli("apply", "-f", str(path), "--json")
-    assert (said.code, said.json["error"]["type"]) == (1, "InvalidInput"), said
-    assert field in json.dumps(said.json["error"]), said
+    output = stack.cli("apply", "-f", str(path), "--json")
+    assert (output.code, output.json["error"]["type"]) == (1, "InvalidInput"), output
+    assert field in json.dumps(output.json["error"]), output
 
 
 def test_exit_codes_and_where_json_may_stand(stack: DevStack, tmp_path: Path) -> None:
@@ -242,13 +242,13 @@ def test_the_snapshot_is_json(stack: DevStack) -> None:
 
 
 def test_a_second_dev_on_the_same_folder_is_refused(stack: DevStack) -> None:
-    said = stack.typed("dev")  # it handles signals, which only a main thread can
-    assert said.code == 3
-    assert "is in use by the process" in said.err
+    output = stack.typed("dev")  # it handles signals, which only a main thread can
+    assert output.code == 3
+    assert "is in use by the process" in output.err
 
 
 def test_details_and_status_in_the_ui(stack: DevStack) -> None:
-    said = stack.temporal("workflow", "query", "-w", "prebuilds-orchestrator", "--type", "status", "--output", "json")
-    assert said.code == 0, said
-    assert "running" in said.out
+    output = stack.temporal("workflow", "query", "-w", "prebuilds-orchestrator", "--type", "status", "--output", "json")
+    assert output.code == 0, output
+    assert "running" in output.out
     until(lambda: "Running: " in stack.temporal("workflow", "metadata", "-w", "prebuilds-orchestrator").out, "details")

@@ -86,12 +86,16 @@ async def test_a_process_made_for_a_person_is_told_so(tmp_path: Path) -> None:
     )
     try:
         made = await driver.apply(build, lambda line: None)  # type: ignore[arg-type]
-        told = json.loads((Path(made.resources["folder"]) / "told").read_text())
-        assert (told["owner"], told["name"], told["claim_parameters"]) == ("alice", "alice-dev", {"token": "hunter2"})
+        content = json.loads((Path(made.resources["folder"]) / "told").read_text())
+        assert (content["owner"], content["name"], content["claim_parameters"]) == (
+            "alice",
+            "alice-dev",
+            {"token": "hunter2"},
+        )
         await driver.stop(build.model_copy(update={"build_number": 2}), lambda line: None)  # type: ignore[arg-type]
         again = build.model_copy(update={"build_number": 3, "claim_parameters": {}})
         await driver.apply(again, lambda line: None)  # type: ignore[arg-type]
-        assert json.loads((Path(made.resources["folder"]) / "told").read_text()) == told
+        assert json.loads((Path(made.resources["folder"]) / "told").read_text()) == content
     finally:
         await driver.destroy(build.model_copy(update={"build_number": 9}), lambda line: None)  # type: ignore[arg-type]
 
@@ -160,11 +164,11 @@ def test_a_broken_promise_is_told_and_is_exit_code_1(installed: dict[str, str], 
     )
     root = Path(__file__).parents[2]
     env = installed | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(root), installed["PYTHONPATH"]])}
-    code, said, _ = prebuilds(env, "provisioners", "check", "broken")
+    code, output, _ = prebuilds(env, "provisioners", "check", "broken")
     assert code == 1
-    assert "failed   stop_keeps_it" in said
-    assert "after stop, the inventory lacks the workspace" in said
-    assert "passed   apply_makes_it_ready" in said
+    assert "failed   stop_keeps_it" in output
+    assert "after stop, the inventory lacks the workspace" in output
+    assert "passed   apply_makes_it_ready" in output
     code, listed, _ = prebuilds(env, "provisioners", "list")
     assert code == 0
     assert "ModuleNotFoundError" in listed
@@ -196,8 +200,8 @@ def test_what_cannot_be_checked_is_a_typed_error(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     code = run(["provisioners", "check", *words])
-    said, errors = capsys.readouterr()
-    assert (code, said) == (1, "")
+    output, errors = capsys.readouterr()
+    assert (code, output) == (1, "")
     assert error in errors
 
 

@@ -56,10 +56,10 @@ def test_the_first_start_prints_nothing_of_its_libraries(own: DevStack) -> None:
 
 
 def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None:
-    said = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
-    assert set(said.values()) == {"claims", "control", "http", "provisioner"}
-    assert {role: url for url, role in said.items()} == own.facts["metrics"]
-    served = {role: httpx.get(url) for url, role in said.items()}
+    role_by_url = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
+    assert set(role_by_url.values()) == {"claims", "control", "http", "provisioner"}
+    assert {role: url for url, role in role_by_url.items()} == own.facts["metrics"]
+    served = {role: httpx.get(url) for url, role in role_by_url.items()}
     assert [answer.status_code for answer in served.values()] == [200] * 4
     exported = {line.split("{")[0] for line in served["control"].text.splitlines()}
     assert set(OF_TEMPORAL) <= exported, "dashboards read these names"
@@ -86,14 +86,14 @@ def test_the_stack_has_a_token_of_its_own(own: DevStack) -> None:
 
 
 def test_a_refusal_is_json_where_that_is_asked_for(own: DevStack) -> None:
-    said = own.typed("dev", "--json")
-    assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
-    assert "is in use by the process" in said.json["error"]["message"]
+    output = own.typed("dev", "--json")
+    assert (output.code, output.json["error"]["type"]) == (3, "StackUnreachable"), output
+    assert "is in use by the process" in output.json["error"]["message"]
 
 
 def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: DevStack) -> None:
-    told, printed = own.files / "told", own.files / "printed.json"
-    command = ["sh", "-c", SERVE_ONCE_THEN_WHEN_TOLD, "sh", "{port}", str(told)]
+    may_answer, printed = own.files / "told", own.files / "printed.json"
+    command = ["sh", "-c", SERVE_ONCE_THEN_WHEN_TOLD, "sh", "{port}", str(may_answer)]
     own.apply("back", 2, command=command)
     thirds = own.files / "thirds.yaml"
     thirds.write_text(THIRDS.format(skeleton=Path(host_driver.EXAMPLE, "folder_provisioner", "skeleton")))
@@ -112,7 +112,7 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     assert own.facts["pids"].keys() == {"supervisor", "postgres", "temporal"}, "nobody serves claims yet"
     until(third.with_name("waited").exists, "the third party's driver to be waited for", START_S, own.log)
     assert third.exists()
-    told.touch()
+    may_answer.touch()
     until(lambda: printed.read_text().endswith("\n"), "prebuilds dev to be ready", START_S, own.log)
     assert [httpx.get(address).status_code for address in before.values()] == [200] * 2
     assert {w["id"]: w["address"] for w in own.workspaces("back")} == before
@@ -139,10 +139,10 @@ def test_a_terminal_that_closes_ends_it_as_ctrl_c_does(own: DevStack) -> None:
         ["setsid", "--ctty", *own.program, "dev"], env=own.env, stdin=inside, stdout=inside, stderr=inside
     )
     os.close(inside)
-    said, deadline = b"", time.monotonic() + START_S
-    while b"\nready" not in said:
-        assert time.monotonic() < deadline, said
-        said += os.read(terminal, 4096)
+    output, deadline = b"", time.monotonic() + START_S
+    while b"\nready" not in output:
+        assert time.monotonic() < deadline, output
+        output += os.read(terminal, 4096)
     pids = own.facts["pids"].values()
     assert own.processes()
     os.close(terminal)

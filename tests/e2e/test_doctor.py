@@ -24,7 +24,7 @@ from prebuilds.store.loop import record_start
 from prebuilds.temporal import queues
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.queues import queue_warnings
-from tests.e2e.dev_stack import DevStack, Said, until
+from tests.e2e.dev_stack import CommandOutput, DevStack, until
 from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
@@ -74,10 +74,10 @@ def silent_port() -> Iterator[int]:
         yield int(silent.getsockname()[1])
 
 
-def by_name(said: Said) -> dict[str, dict[str, Any]]:
+def by_name(output: CommandOutput) -> dict[str, dict[str, Any]]:
     """The checks of a failed doctor."""
-    assert (said.code, said.err) == (1, ""), said
-    report = said.json
+    assert (output.code, output.err) == (1, ""), output
+    report = output.json
     assert report.keys() == {"ok", "deployment_id", "checks"}
     assert report["ok"] is False
     assert [check["name"] for check in report["checks"]] == NAMES
@@ -98,22 +98,22 @@ async def test_all_is_well_on_dev(stack: DevStack) -> None:
     assert [(check["name"], check["ok"], check["remedy"]) for check in report["checks"]] == [
         (name, True, None) for name in NAMES
     ]
-    shown = until_well(partial(stack.typed, "doctor"))
-    assert shown.err == ""
-    assert [line.split()[:2] for line in shown.out.splitlines()[1:]] == [[name, "yes"] for name in NAMES]
+    output = until_well(partial(stack.typed, "doctor"))
+    assert output.err == ""
+    assert [line.split()[:2] for line in output.out.splitlines()[1:]] == [[name, "yes"] for name in NAMES]
     await nothing_left(await connect(stack.facts["temporal_address"]))
 
 
-def until_well(doctor: Callable[[], Said]) -> Said:
+def until_well(doctor: Callable[[], CommandOutput]) -> CommandOutput:
     """What it says once it finds nothing wrong: a busy machine may look unfair at first."""
-    said: list[Said] = []
+    output: list[CommandOutput] = []
 
     def is_well() -> bool:
-        said.append(doctor())
-        return said[-1].code == 0
+        output.append(doctor())
+        return output[-1].code == 0
 
     until(is_well, "the doctor to find nothing wrong", PATIENCE_S)
-    return said[-1]
+    return output[-1]
 
 
 async def nothing_left(client: Client) -> None:
@@ -125,17 +125,17 @@ async def nothing_left(client: Client) -> None:
 
 def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{closed_port}/prebuilds"
-    said = stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=url)
-    checks = by_name(said)
+    output = stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=url)
+    checks = by_name(output)
     assert well(checks) == {"settings", "isolation", "disks", "temporal", "search_attributes"}
     assert f"127.0.0.1:{closed_port}" in checks["database"]["detail"]
-    assert "secret" not in said.out
+    assert "secret" not in output.out
     assert "PREBUILDS_DATABASE_URL" in checks["database"]["remedy"]
     assert {checks[name]["remedy"] for name in ("schema_version", "task_queues", "clock_skew", "loop")} == {
         checks["database"]["remedy"]
     }
-    shown = stack.cli("doctor", PREBUILDS_DATABASE_URL=url)
-    assert (shown.code, shown.out.count(checks["database"]["remedy"])) == (1, 1)
+    text_output = stack.cli("doctor", PREBUILDS_DATABASE_URL=url)
+    assert (text_output.code, text_output.out.count(checks["database"]["remedy"])) == (1, 1)
 
 
 def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:

@@ -28,16 +28,16 @@ def apply(stack: DevStack, organization: str, drill: dict[str, Any], **source: A
     }
     path = stack.files / f"{organization}.yaml"
     path.write_text(json.dumps({"organizations": [{"name": organization, "templates": [template]}]}))
-    said = stack.cli("apply", "-f", str(path))
-    assert said.code == 0, said
+    output = stack.cli("apply", "-f", str(path))
+    assert output.code == 0, output
     stack.wait_whole(organization)
 
 
 def drilled(stack: DevStack, target: str) -> Any:
     """Drill by hand, and wait for the end."""
-    said = stack.cli("drills", "run", target, "--wait", "--json")
-    drill = said.json
-    assert said.code == (drill["status"] != "succeeded"), said
+    output = stack.cli("drills", "run", target, "--wait", "--json")
+    drill = output.json
+    assert output.code == (drill["status"] != "succeeded"), output
     return drill
 
 
@@ -80,12 +80,12 @@ def test_a_drill_goes_on_when_every_worker_is_killed(stack: DevStack) -> None:
     apply(stack, "killed", {"command": ["sleep", "3"]}, command=["sleep", "infinity"])
     drill = stack.ask("drills", "run", "killed/python")["id"]
 
-    def shown() -> Any:
+    def last_drill() -> Any:
         return stack.ask("drills", "show", drill)
 
-    until(lambda: shown()["claimed_at"] is not None, "the drill's claim", 30, stack.log)
+    until(lambda: last_drill()["claimed_at"] is not None, "the drill's claim", 30, stack.log)
     for worker in ("control", "claims", "provisioner"):
         os.kill(stack.facts["pids"][worker], signal.SIGKILL)
-    until(lambda: shown()["status"] != "running", "the drill's end", 90, stack.log)
-    assert (shown()["status"], workspaces(stack)) == ("succeeded", [])
+    until(lambda: last_drill()["status"] != "running", "the drill's end", 90, stack.log)
+    assert (last_drill()["status"], workspaces(stack)) == ("succeeded", [])
     stack.wait_whole("killed")

@@ -37,21 +37,21 @@ async def test_a_killed_service_leaves_its_claims_to_others(stack: DevStack) -> 
     client = PrebuildsClient(temporal)
     await client.pause("the exact count")
     try:
-        told = await claim_until_killed(stack)
-        assert len(told) == 2, "it dies with claims in the air"
-        asked = [
+        answered = await claim_until_killed(stack)
+        assert len(answered) == 2, "it dies with claims in the air"
+        requests = [
             client.claim(preset=PRESET, owner="alice", name=f"embedded-{n}", claim_id=f"embedded-{n}")
             for n in range(CLAIMS)
         ]
-        results = await asyncio.gather(*asked)
+        results = await asyncio.gather(*requests)
     finally:
         await client.resume()
     assert len({r.workspace_id for r in results}) == CLAIMS, "each has one of its own"
     by_id = {r.claim_id: r for r in results}
-    assert all(by_id[r.claim_id] == r for r in told), "the same answer again"
+    assert all(by_id[r.claim_id] == r for r in answered), "the same answer again"
     owned = [w for w in stack.workspaces("embedded") if w["owner"] == "alice"]
     assert len(owned) == CLAIMS, "and nobody has two"
-    started = await first_event(temporal, told[0].claim_id)
+    started = await first_event(temporal, answered[0].claim_id)
     assert started.eager_execution_accepted
 
 

@@ -50,13 +50,13 @@ async def test_while_temporal_stands_still_what_is_ready_is_claimed(stack: DevSt
         again = await http.put("/v1/claims/away-0", json=claim_of(organization, "n0"))
         assert (again.status_code, again.text) == (200, answers[0].text)
         assert (await http.get("/readyz")).status_code == 200
-    won = {answer.json()["workspace_id"] for answer in answers}
-    assert len(won) == 6
+    claimed_ids = {answer.json()["workspace_id"] for answer in answers}
+    assert len(claimed_ids) == 6
     stack.wait_whole(organization)
 
     def handed_over() -> bool:
         rows = {row["id"]: row["status"] for row in stack.workspaces(organization)}
-        return all(rows[workspace_id] == "running" for workspace_id in won)
+        return all(rows[workspace_id] == "running" for workspace_id in claimed_ids)
 
     until(handed_over, "the claims' builds to end", 60, stack.log)
     await send_and_leave(http, "/v1/claims/left", claim_of(organization, "left"))
@@ -98,8 +98,8 @@ async def test_a_claim_waits_in_the_queue_and_hears_of_its_workspace(stack: DevS
     held, events = await holding, await reading
     assert (held.json()["state"], held.json()["claim"]["name"]) == ("claimed", "httpwait-one")
     assert [line for line in events.text.splitlines() if line.startswith("id: ")][-1].startswith("id: claimed.")
-    won = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
-    assert (won.status_code, won.json()) == (200, held.json()["claim"])
+    claimed = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
+    assert (claimed.status_code, claimed.json()) == (200, held.json()["claim"])
 
 
 async def test_a_server_answers_what_is_under_way_before_it_ends(stack: DevStack) -> None:
@@ -180,26 +180,26 @@ def test_an_address_and_a_token_are_all_that_a_command_needs(stack: DevStack, tm
     over_http = {"PREBUILDS_URL": stack.facts["http"], "PREBUILDS_TOKEN": token, **away}
 
     def ask(*words: str) -> Any:
-        said = stack.cli(*words, "--json", **over_http)
-        assert said.code == 0, (words, said)
-        return said.json
+        output = stack.cli(*words, "--json", **over_http)
+        assert output.code == 0, (words, output)
+        return output.json
 
     preset = ("--preset", f"{organization}/python/small", "--owner", "alice")
     claim = ("claim", *preset, "--name", "cmd-one", "--claim-id", "http/1", "--wait-ready")
-    won = ask(*claim)
-    assert stack.ask(*claim) == won, "the same answer over Temporal"
+    claimed = ask(*claim)
+    assert stack.ask(*claim) == claimed, "the same answer over Temporal"
     other = (*claim[:-1], "--ttl", "9h", "--json")
     refused = stack.cli(*other, **over_http)
     over_temporal = stack.cli(*other)
-    for said in (refused, over_temporal):
-        error = said.json["error"]
-        assert (said.code, error["type"], error["details"]) == (1, "ClaimIdReused", {"claim_id": "http/1"})
-    waited = ask("claim", *preset, "--name", "cmd-two", "--on-empty", "wait", "--timeout", "60s", "--wait-ready")
-    assert waited["source"] == "prebuilt"
+    for output in (refused, over_temporal):
+        error = output.json["error"]
+        assert (output.code, error["type"], error["details"]) == (1, "ClaimIdReused", {"claim_id": "http/1"})
+    waited_claim = ask("claim", *preset, "--name", "cmd-two", "--on-empty", "wait", "--timeout", "60s", "--wait-ready")
+    assert waited_claim["source"] == "prebuilt"
     assert ask("workspaces", "stop", "alice/cmd-one", "--wait")["status"] == "stopped"
     assert ask("logs", "alice/cmd-one", "--follow") == stack.ask("logs", "alice/cmd-one")
     assert ask("explain", "claim", "http/1") == stack.ask("explain", "claim", "http/1")
-    assert ask("release", "alice/cmd-one", "--wait")["workspace_id"] == won["workspace_id"]
+    assert ask("release", "alice/cmd-one", "--wait")["workspace_id"] == claimed["workspace_id"]
     gone = stack.cli(*claim, "--json", **over_http)
     assert (gone.code, gone.json["error"]["type"]) == (1, "WorkspaceNotFound"), "its address may be somebody else's"
     assert ask("reconcile", "--wait") == {"reconciled": True}
@@ -233,7 +233,7 @@ async def test_a_service_does_over_http_what_it_does_over_temporal(stack: DevSta
             waiting = asyncio.create_task(client.claim_request(request, "service/2"))
             while not stack.ask("explain", "waiting", f"{organization}/python/small")["waiting"]:
                 await asyncio.sleep(0.05)
-        won = await waiting
-        assert won == await over_temporal.claim_request(request, "service/2")
-        ready, same_build = await client.wait_until_ready(won), await over_temporal.wait_until_ready(won)
+        claimed = await waiting
+        assert claimed == await over_temporal.claim_request(request, "service/2")
+        ready, same_build = await client.wait_until_ready(claimed), await over_temporal.wait_until_ready(claimed)
         assert ready == same_build

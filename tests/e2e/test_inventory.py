@@ -23,7 +23,7 @@ ROW_KEYS = {
 }
 
 
-def looked(stack: DevStack, *words: str) -> dict[str, tuple[str, str]]:
+def inventory_by_workspace(stack: DevStack, *words: str) -> dict[str, tuple[str, str]]:
     """What an inventory tells, by workspace: finding and action."""
     report = stack.ask("inventory", *words)
     assert report.keys() == {"findings", "unavailable", "fix", "omitted"}
@@ -87,15 +87,15 @@ def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> N
     kill(stack, pooled[0])
 
     expected = {mine: "vanished", pooled[0]: "vanished", orphan: "orphan"}
-    first = looked(stack, "--fix")
+    first = inventory_by_workspace(stack, "--fix")
     assert {id: first.get(id) for id in expected} == {id: (finding, "none") for id, finding in expected.items()}
     assert pooled[1] not in first
     let_a_minute_pass(stack)
-    assert {finding[1] for finding in looked(stack).values()} == {"none"}, "without --fix it only looks"
-    said = stack.cli("inventory", "--fix")
-    assert said.code == 0
+    assert {finding[1] for finding in inventory_by_workspace(stack).values()} == {"none"}, "without --fix it only looks"
+    output = stack.cli("inventory", "--fix")
+    assert output.code == 0
     for workspace_id, action in {mine: "told", pooled[0]: "replaced", orphan: "removed"}.items():
-        [line] = [line for line in said.out.splitlines() if workspace_id in line]
+        [line] = [line for line in output.out.splitlines() if workspace_id in line]
         assert line.split()[0] == expected[workspace_id]
         assert line.split()[-1] == action
 
@@ -109,19 +109,19 @@ def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> N
     stack.ask("workspaces", "stop", mine, "--wait")
     stack.ask("workspaces", "start", mine, "--wait")
     assert stack.ask("workspaces", "show", mine)["warnings"] == []
-    assert not looked(stack).keys() & {mine, orphan, *pooled}
+    assert not inventory_by_workspace(stack).keys() & {mine, orphan, *pooled}
 
 
 def test_logs_tell_how_a_workspace_was_made_and_why_it_was_not(stack: DevStack) -> None:
     stack.apply("logged", 1, **QUICK)
     stack.wait_whole("logged")
     taken = claim(stack, "logged", "logged")
-    handed = stack.ask("logs", "alice/logged")["lines"]
-    assert [line["line"] for line in handed] == ["handed over to alice"]
-    assert (handed[0]["build_id"], handed[0].keys()) == (taken["build_id"], {"build_id", "at", "line"})
+    log_lines = stack.ask("logs", "alice/logged")["lines"]
+    assert [line["line"] for line in log_lines] == ["handed over to alice"]
+    assert (log_lines[0]["build_id"], log_lines[0].keys()) == (taken["build_id"], {"build_id", "at", "line"})
     every = stack.ask("logs", taken["workspace_id"], "--all")["lines"]
     assert re.fullmatch(r"process \d+ is ready", every[0]["line"])
-    assert every[1:] == handed
+    assert every[1:] == log_lines
     assert stack.cli("logs", "-f", taken["build_id"]).out.endswith(" handed over to alice\n")
 
     stack.apply("log-of-failed", 1, **FAILING)

@@ -34,7 +34,7 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def look(state_dir: Path, *before: str, **env: str) -> Any:
+def run_hostile(state_dir: Path, *before: str, **env: str) -> Any:
     """What the hostile workspace found."""
     try:
         python = find_program_for_others("python3")
@@ -54,7 +54,7 @@ def look(state_dir: Path, *before: str, **env: str) -> Any:
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root gives ids to others")
 def test_with_ids_of_their_own_a_hostile_workspace_finds_nothing(open_folder: Path) -> None:
-    found = look(open_folder / "state", PREBUILDS_PROCESS_UIDS="100000-165535")
+    found = run_hostile(open_folder / "state", PREBUILDS_PROCESS_UIDS="100000-165535")
     assert (found["environ"], found["cmdline"], found["memory"], found["files"]) == ([], [], [], {})
     assert (found["folders"], found["guessed"], found["signals"]) == ([], [], [])
     assert found["sockets"] == [found["port"]], "a port on 127.0.0.1 is open to everybody on the host, as documented"
@@ -74,7 +74,7 @@ def test_without_ids_it_finds_what_the_documentation_says(open_folder: Path) -> 
     if os.geteuid() == 0:
         before = AS_SOMEBODY
         os.chown(open_folder, SOMEBODY, SOMEBODY)
-    found = look(open_folder / "state", *before)
+    found = run_hostile(open_folder / "state", *before)
     assert "SECRET-OF-WORKER" not in json.dumps(found), "the worker's memory and environment are closed all the same"
     assert found["files"]["claim.json"] == ["SECRET-OF-CLAIM"]
     assert found["files"]["terraform.tfstate"] == ["SECRET-OF-TERRAFORM"]

@@ -84,22 +84,22 @@ def test_claims_in_the_air_survive_their_worker(own: DevStack) -> None:
 
 
 def test_a_pause_and_a_promotion_survive_their_worker(own: DevStack) -> None:
-    told = own.files / "put-away"
-    told.touch()
+    may_stop = own.files / "put-away"
+    may_stop.touch()
     script = f'trap "" TERM; rm -f up; {READY_WHEN_TOLD.replace("exec sleep infinity", "while :; do sleep 0.1; done")}'
-    own.apply("put-away", 0, standby=1, command=["sh", "-c", script, "sh", str(told)], ready={"file": "up"})
+    own.apply("put-away", 0, standby=1, command=["sh", "-c", script, "sh", str(may_stop)], ready={"file": "up"})
     until(lambda: own.preset("put-away").get("pausing") == 1, "a pause", WORKER_START_S)
     kill_worker(own, "provisioner")()  # while the command takes its time to end
     until(lambda: own.preset("put-away").get("paused") == 1, "the end of the pause", WORKER_START_S)
     [spare] = own.workspaces("put-away")
     assert spare["id"] not in own.processes()
 
-    told.unlink()
-    won = own.ask("claim", "--preset", "put-away/python/small", "--owner", "alice", "--name", "away")
-    assert (won["workspace_id"], won["source"]) == (spare["id"], "paused")
+    may_stop.unlink()
+    claimed = own.ask("claim", "--preset", "put-away/python/small", "--owner", "alice", "--name", "away")
+    assert (claimed["workspace_id"], claimed["source"]) == (spare["id"], "paused")
     until(lambda: spare["id"] in own.processes(), "its process", WORKER_START_S)
     wait_for_another = kill_worker(own, "provisioner")
-    told.touch()
+    may_stop.touch()
     wait_for_another()
     until(lambda: own.shown("alice/away")["status"] == "running", "the end of the promotion", WORKER_START_S)
     until(lambda: own.preset("put-away").get("paused") == 1, "another paused one", WORKER_START_S)
@@ -108,13 +108,13 @@ def test_a_pause_and_a_promotion_survive_their_worker(own: DevStack) -> None:
 
 @pytest.mark.parametrize("role", ["provisioner", "control"])
 def test_a_build_survives_its_worker(own: DevStack, role: str) -> None:
-    organization, told = f"cut-{role}", own.files / f"cut-{role}"
+    organization, may_be_ready = f"cut-{role}", own.files / f"cut-{role}"
     others = own.processes().keys()
-    own.apply(organization, 1, command=["sh", "-c", READY_WHEN_TOLD, "sh", str(told)], ready={"file": "up"})
+    own.apply(organization, 1, command=["sh", "-c", READY_WHEN_TOLD, "sh", str(may_be_ready)], ready={"file": "up"})
     until(lambda: bool(own.processes().keys() - others), "its process")
     assert own.preset(organization)["starting"] == 1
     wait_for_another = kill_worker(own, role)
-    told.touch()
+    may_be_ready.touch()
     wait_for_another()
     begun = time.monotonic()
     own.wait_whole(organization)

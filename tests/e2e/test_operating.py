@@ -73,9 +73,9 @@ def test_a_template_deleted_and_applied_anew_is_another_one(stack: DevStack) -> 
     shown = stack.ask("workspaces", "show", "alice/stays")
     assert (shown["id"], shown["status"], shown["ready"]) == (taken["workspace_id"], "running", True)
     assert shown["id"] in stack.processes(), "and it lives on"
-    told = [event["kind"] for event in stack.ask("explain", "preset", "anew/python/small")["events"]]
-    assert told.count("version_activated") == 2
-    assert "template_deleted" in told
+    events = [event["kind"] for event in stack.ask("explain", "preset", "anew/python/small")["events"]]
+    assert events.count("version_activated") == 2
+    assert "template_deleted" in events
     assert stack.cli("release", "alice/stays", "--wait").code == 0
 
 
@@ -112,30 +112,30 @@ def test_an_invalidated_pool_is_replaced(stack: DevStack) -> None:
     again = stack.ask("presets", "invalidate", "--template", "stale/python")
     assert again == {"presets": 1, "prebuilds": 2}, "it is asked for anew, and done anew"
     stack.wait_whole("stale")
-    shown = stack.cli("explain", "preset", "stale/python/small")
-    assert re.search(rf"^{CLOCK} deleted 2: expired 2$", shown.out, re.MULTILINE), shown
-    assert re.search(rf"^{CLOCK} created 2: desired 2, actual 0, starting 0$", shown.out, re.MULTILINE), shown
+    output = stack.cli("explain", "preset", "stale/python/small")
+    assert re.search(rf"^{CLOCK} deleted 2: expired 2$", output.out, re.MULTILINE), output
+    assert re.search(rf"^{CLOCK} created 2: desired 2, actual 0, starting 0$", output.out, re.MULTILINE), output
 
 
 def test_a_failing_pool_is_held_explained_resumed_kept_and_pruned(stack: DevStack) -> None:
     path = "fails/python/small"
     stack.apply("fails", 1, **FAILING)
     until(lambda: stack.preset("fails")["held"] == "backoff", "the hold")
-    shown = stack.cli("status").out
-    assert re.search(rf"^{path} .* backoff until {CLOCK}$", shown, re.MULTILINE), shown
-    assert f"last error of {path}, " in shown
-    told = stack.ask("explain", "preset", path)
-    assert (told.keys(), told["events"][0].keys()) == (EXPLAIN_PRESET_KEYS, EVENT_KEYS)
-    assert (told["preset"], told["desired"], told["base"], told["held"]) == (path, 1, 1, "backoff")
-    assert "creation_held" in [event["kind"] for event in told["events"]]
-    then = stack.ask("explain", "preset", told["preset_id"], "--at", told["at"])
-    assert (then["at"], then["held"], then["events"]) == (told["at"], None, told["events"])
+    output = stack.cli("status").out
+    assert re.search(rf"^{path} .* backoff until {CLOCK}$", output, re.MULTILINE), output
+    assert f"last error of {path}, " in output
+    explained = stack.ask("explain", "preset", path)
+    assert (explained.keys(), explained["events"][0].keys()) == (EXPLAIN_PRESET_KEYS, EVENT_KEYS)
+    assert (explained["preset"], explained["desired"], explained["base"], explained["held"]) == (path, 1, 1, "backoff")
+    assert "creation_held" in [event["kind"] for event in explained["events"]]
+    then = stack.ask("explain", "preset", explained["preset_id"], "--at", explained["at"])
+    assert (then["at"], then["held"], then["events"]) == (explained["at"], None, explained["events"])
     before = stack.cli("explain", "preset", path, "--at", "2020-01-01T00:00:00Z").out.splitlines()[0]
     assert before.endswith("desired 1, base 1; the settings of that time are not recorded, these are the oldest")
 
     [first] = pooled(stack, "fails")
     lifted = stack.ask("presets", "resume", path)
-    assert lifted == {"preset_id": told["preset_id"], "preset": path, "lifted": "backoff"}
+    assert lifted == {"preset_id": explained["preset_id"], "preset": path, "lifted": "backoff"}
     until(lambda: stack.preset("fails")["failed"] == 2, "another try")
     assert stack.ask("presets", "resume", path)["lifted"] == "backoff"
     for changed in (True, False):
@@ -161,9 +161,9 @@ def test_a_failing_pool_is_held_explained_resumed_kept_and_pruned(stack: DevStac
 
 def test_nothing_is_held_and_nothing_is_to_be_resumed(stack: DevStack) -> None:
     stack.apply("well", 0, **QUICK)
-    said = stack.cli("presets", "resume", "well/python/small")
-    assert said.code == 0
-    assert "not held" in said.out
+    output = stack.cli("presets", "resume", "well/python/small")
+    assert output.code == 0
+    assert "not held" in output.out
     assert stack.ask("presets", "resume", "well/python/small")["lifted"] is None
     assert stack.ask("presets", "list", "--template", "well/python")["presets"][0]["limit_reset_at"] is None
     for options in (("--failed",), ("--stopped",), ("--failed", "--stopped")):
@@ -174,28 +174,28 @@ def test_nothing_is_held_and_nothing_is_to_be_resumed(stack: DevStack) -> None:
 def test_a_claim_is_explained(stack: DevStack) -> None:
     stack.apply("told", 1, **QUICK)
     stack.wait_whole("told")
-    won = claim(stack, "told", "explained", "--claim-id", "told-1")
-    found = stack.ask("explain", "claim", "told-1")
-    assert found.keys() == EXPLAIN_CLAIM_KEYS
-    assert (found["outcome"], found["miss_reason"]) == ("prebuilt", None)
-    assert (found["workspace_id"], found["preset_id"]) == (won["workspace_id"], won["preset_id"])
-    assert [event["kind"] for event in found["events"]] == ["claim_prebuilt", "build_succeeded"]
-    shown = stack.cli("explain", "claim", "told-1").out
-    assert "claimed by alice as alice/explained" in shown
+    claimed = claim(stack, "told", "explained", "--claim-id", "told-1")
+    explained = stack.ask("explain", "claim", "told-1")
+    assert explained.keys() == EXPLAIN_CLAIM_KEYS
+    assert (explained["outcome"], explained["miss_reason"]) == ("prebuilt", None)
+    assert (explained["workspace_id"], explained["preset_id"]) == (claimed["workspace_id"], claimed["preset_id"])
+    assert [event["kind"] for event in explained["events"]] == ["claim_prebuilt", "build_succeeded"]
+    output = stack.cli("explain", "claim", "told-1").out
+    assert "claimed by alice as alice/explained" in output
     unknown = stack.cli("--json", "explain", "claim", "never-was")
     assert (unknown.code, unknown.json["error"]["type"]) == (1, "InvalidInput")
     assert "claim_id" in unknown.json["error"]["details"]
-    claimed = stack.cli("--json", "workspaces", "keep", "alice/explained")
-    assert (claimed.code, claimed.json["error"]["type"]) == (1, "InvalidInput")
-    assert "release" in claimed.json["error"]["details"]["workspace"]
+    refused = stack.cli("--json", "workspaces", "keep", "alice/explained")
+    assert (refused.code, refused.json["error"]["type"]) == (1, "InvalidInput")
+    assert "release" in refused.json["error"]["details"]["workspace"]
     assert stack.cli("release", "alice/explained", "--wait").code == 0
 
 
 def test_the_histories_of_a_running_deployment_replay(stack: DevStack) -> None:
     stack.apply("replayed", 1, **QUICK)
     stack.wait_whole("replayed")
-    won = claim(stack, "replayed", "replayed", "--claim-id", "replayed-1")
-    ids = ("prebuilds-orchestrator", "claim-workspace/replayed-1", f"workspace-build/{won['build_id']}")
+    claimed = claim(stack, "replayed", "replayed", "--claim-id", "replayed-1")
+    ids = ("prebuilds-orchestrator", "claim-workspace/replayed-1", f"workspace-build/{claimed['build_id']}")
     report = stack.ask("replay", *(word for id_ in ids for word in ("--workflow-id", id_)))
     assert [(one["workflow_id"], one["difference"]) for one in report["histories"]] == [(id_, None) for id_ in ids]
     unknown = stack.cli("--json", "replay", "--workflow-id", "never-was")
@@ -209,8 +209,8 @@ def test_a_queue_without_workers_is_told(stack: DevStack) -> None:
     stack.apply("unserved", 1, queue=queue, **QUICK)
     # Temporal is asked for a second and no more, which may be too short on a busy machine.
     until(lambda: stack.preset("unserved")["warnings"] == [f"no_pollers:{queue}"], "the warning")
-    told = f"warning for unserved/python/small: no_pollers:{queue}"
-    until(lambda: told in stack.cli("status").out, "the warning in words")
+    warning = f"warning for unserved/python/small: no_pollers:{queue}"
+    until(lambda: warning in stack.cli("status").out, "the warning in words")
     away = stack.cli("--json", "status", TEMPORAL_ADDRESS="127.0.0.1:1")
     assert away.code == 0, "it answers without Temporal, too"
     assert "Temporal does not answer" in away.json["loop"]["note"]
@@ -222,26 +222,26 @@ def test_a_queue_without_workers_is_told(stack: DevStack) -> None:
 def test_a_change_is_made_without_temporal_too(stack: DevStack) -> None:
     stack.apply("unreached", 0, **QUICK)
     for words in (("presets", "invalidate", "unreached/python/small"), ("templates", "delete", "unreached/python")):
-        said = stack.cli(*words, TEMPORAL_ADDRESS="127.0.0.1:1")
-        assert (said.code, said.err) == (0, ""), said
+        output = stack.cli(*words, TEMPORAL_ADDRESS="127.0.0.1:1")
+        assert (output.code, output.err) == (0, ""), output
 
 
 @pytest.mark.parametrize("words", [("start",), ("stop",), ("stop", "--wait"), ("reconcile",), ("reconcile", "--wait")])
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
 def test_what_needs_temporal_says_that_it_is_away(stack: DevStack, words: tuple[str, ...], address: str) -> None:
-    said = stack.cli("--json", *words, TEMPORAL_ADDRESS=address)
-    assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
-    assert "cannot reach Temporal" in said.json["error"]["message"]
-    assert "TEMPORAL_ADDRESS" in said.json["error"]["remedy"]
+    output = stack.cli("--json", *words, TEMPORAL_ADDRESS=address)
+    assert (output.code, output.json["error"]["type"]) == (3, "StackUnreachable"), output
+    assert "cannot reach Temporal" in output.json["error"]["message"]
+    assert "TEMPORAL_ADDRESS" in output.json["error"]["remedy"]
 
 
 def test_a_namespace_that_is_none_is_named(stack: DevStack) -> None:
     at = {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "TEMPORAL_NAMESPACE": "nowhere"}
     for word in ("start", "stop"):
-        said = stack.cli("--json", word, **at)
-        assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
-        assert "nowhere" in said.json["error"]["message"]
-        assert "TEMPORAL_NAMESPACE" in said.json["error"]["remedy"]
+        output = stack.cli("--json", word, **at)
+        assert (output.code, output.json["error"]["type"]) == (3, "StackUnreachable"), output
+        assert "nowhere" in output.json["error"]["message"]
+        assert "TEMPORAL_NAMESPACE" in output.json["error"]["remedy"]
     loop = stack.cli("--json", "status", **at).json["loop"]
     assert loop["state"] == "running", "nobody has stopped it"
     assert "Temporal does not answer" in loop["note"]
@@ -322,12 +322,12 @@ def test_a_mistake_is_named_and_changes_nothing(
         return [*own, *mistakes.ask("presets", "list", "--template", "mistakes/python")["presets"]]
 
     before = defined()
-    said = mistakes.cli("--json", *words)
-    assert said.code == code, said
+    output = mistakes.cli("--json", *words)
+    assert output.code == code, output
     if kind is not None:
-        assert said.json["error"]["type"] == kind, said
+        assert output.json["error"]["type"] == kind, output
     if field is not None:
-        assert field in said.json["error"]["details"], said
+        assert field in output.json["error"]["details"], output
     human = mistakes.cli(*words)
     assert (human.code, human.err.startswith(f"error: {kind}: ") or kind is None) == (code, True), human
     assert defined() == before

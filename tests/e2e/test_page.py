@@ -50,8 +50,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
         repaired = f"if test -e {folder}/repaired; then touch cloned; exec sleep infinity; fi"
         command = json.dumps(f"{repaired}; echo 'fatal: repository not found' >&2; exit 128")
         (folder / "pools.yaml").write_text(TEMPLATE.format(command=command))
-        said = stack.cli("apply", "-f", str(folder / "pools.yaml"))
-        assert said.code == 0, said
+        output = stack.cli("apply", "-f", str(folder / "pools.yaml"))
+        assert output.code == 0, output
         yield stack
     finally:
         assert stack.stop() == 0

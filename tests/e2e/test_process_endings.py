@@ -205,10 +205,10 @@ async def test_what_is_forked_after_a_look_is_ended_too(
 ) -> None:
     build = wanted(SLEEP)
     made = await driver.apply(build, log)
-    look, forked = process_host.find_tagged, []
+    find_tagged, forked = process_host.find_tagged, []
 
     def fork_after(host: str, *which: Any) -> list[tuple[UUID, processes.Found]]:
-        found = look(host, *which)
+        found = find_tagged(host, *which)
         if len(forked) < 2:
             env = {process_host.HOST_TAG: host, process_host.WORKSPACE_TAG: str(build.workspace_id)}
             folder = Path(made.resources["folder"])
@@ -286,12 +286,12 @@ async def test_one_that_takes_its_time_to_end_keeps_no_thread_of_the_loop(driver
     script = "trap 'touch told' TERM; touch up; while :; do sleep 0.05; done"
     build = wanted({"command": ["sh", "-c", script], "ready": {"file": "up"}, "stop_timeout": "60s"})
     made = (await driver.apply(build, log)).resources
-    going = asyncio.create_task(driver.destroy(later(build), log))
+    ending = asyncio.create_task(driver.destroy(later(build), log))
     async with asyncio.timeout(10):
         while not (Path(made["folder"]) / "told").exists():
             await asyncio.sleep(0.01)
         await asyncio.to_thread(int)
-    assert not going.done()
+    assert not ending.done()
     os.kill(made["pid"], signal.SIGKILL)
-    await going
+    await ending
     assert await running(driver) == {}

@@ -95,5 +95,5 @@ async def test_a_start_after_a_transfer_whose_hand_over_never_ran_tells_the_new_
         bobs = later(alices, owner="bob", previous_owners=["alice"])
         await driver.stop(bobs, log)
         await driver.apply(later(bobs), log)
-        told = json.loads((tmp_path / "workspaces" / str(build.workspace_id) / "claim.json").read_text())
-        assert (told["owner"], told["claim_parameters"]) == ("bob", {})
+        content = json.loads((tmp_path / "workspaces" / str(build.workspace_id) / "claim.json").read_text())
+        assert (content["owner"], content["claim_parameters"]) == ("bob", {})

@@ -96,12 +96,12 @@ async def test_claim_tells_the_process_by_file_and_signal(driver: ProcessProvisi
     build = wanted(READABLE | source)
     made = await driver.apply(build, log)
     await driver.claim(later(build, owner="alice", name="dev", claim_parameters={"token": "a b"}), log)
-    told = Path(made.resources["folder"]) / "told"
+    claim_copy = Path(made.resources["folder"]) / "told"
     async with asyncio.timeout(20):
-        while not (told.exists() and told.read_text()):
+        while not (claim_copy.exists() and claim_copy.read_text()):
             await asyncio.sleep(0.02)
-    said = json.loads(told.read_text())
-    assert (said["owner"], said["name"], said["claim_parameters"]) == ("alice", "dev", {"token": "a b"})
+    content = json.loads(claim_copy.read_text())
+    assert (content["owner"], content["name"], content["claim_parameters"]) == ("alice", "dev", {"token": "a b"})
     claim_file = tmp_path / "workspaces" / str(build.workspace_id) / "claim.json"
     assert claim_file.stat().st_mode & 0o077 == 0
 
@@ -281,13 +281,13 @@ async def test_what_is_restored_is_waited_for_unless_it_is_claimed(driver: Proce
     serves, ends = wanted(SERVE), wanted({**SLEEP, "command": ["sh", "-c", "test ! -e bad && exec sleep 1000"]})
     claimed = wanted(never_again, owner="alice", claimed=True)
     await driver.apply(serves, log)
-    for asked in (ends, claimed):
-        home = Path((await driver.apply(asked, log)).resources["folder"])
+    for provision in (ends, claimed):
+        home = Path((await driver.apply(provision, log)).resources["folder"])
         (home / "bad").touch()
         (home / "up").unlink(missing_ok=True)
     assert await driver.suspend() == 3
     restored = await driver.restore()
-    assert set(restored) == {asked.workspace_id for asked in (serves, ends, claimed)}
+    assert set(restored) == {provision.workspace_id for provision in (serves, ends, claimed)}
     async with asyncio.timeout(30):
         await driver.wait_restored(restored)  # one that ends again keeps nobody
     assert await driver.probe(serves.workspace_id)

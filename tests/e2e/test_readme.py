@@ -37,7 +37,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     assert stack.stop() == 0
 
 
-def typed(path: Path) -> list[tuple[str, str]]:
+def commands_of(path: Path) -> list[tuple[str, str]]:
     """Each command of a page's console blocks, its lines joined, with what is written below it."""
     steps = []
     for block in re.findall(r"^```console\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE):
@@ -58,7 +58,7 @@ def test_what_the_pages_show_is_what_a_stranger_sees(fresh: DevStack) -> None:
     ids: dict[str, str] = {}
     env = fresh.env | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     pages = [ROOT / "README.md", ROOT / "docs" / "other-languages.md"]
-    steps = [step for page in pages for step in typed(page)]
+    steps = [step for page in pages for step in commands_of(page)]
     assert len(steps) > 8
     http = fresh.facts["http"]
     for command, written in steps:

@@ -67,9 +67,9 @@ async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: D
     assert len(creations(stack, "failing")) == 3
     assert stack.preset("fine")["eligible"] == 2
 
-    told = stack.cli("explain", "preset", "failing/python/small")
-    assert told.code == 0
-    assert "hard_limited" in told.out
+    explained = stack.cli("explain", "preset", "failing/python/small")
+    assert explained.code == 0
+    assert "hard_limited" in explained.out
     assert stack.cli("presets", "resume", "failing/python/small").code == 0
     until(lambda: len(creations(stack, "failing")) == 6, "three more tries")
     until(lambda: stack.preset("failing")["held"] == "hard_limited", "the hard limit again")
@@ -177,9 +177,9 @@ def test_another_preset_comes_and_goes_and_the_pool_stays(stack: DevStack) -> No
     file = stack.files / "joined.yaml"
     alone = file.read_text()
     file.write_text(f"{alone}          - {{name: large, parameters: {{size: large}}, instances: 1}}\n")
-    said = stack.ask("apply", "-f", str(file), "--dry-run")
-    assert said == stack.ask("apply", "-f", str(file))
-    assert (said["kept"], said["replaced"]) == ([{"preset": "joined/python/small", "prebuilds": 2}], [])
+    preview = stack.ask("apply", "-f", str(file), "--dry-run")
+    assert preview == stack.ask("apply", "-f", str(file))
+    assert (preview["kept"], preview["replaced"]) == ([{"preset": "joined/python/small", "prebuilds": 2}], [])
     until(lambda: len(stack.workspaces("joined")) == 3, "the new preset's pool", log=stack.log)
     claimed = stack.ask("claim", "--preset", "joined/python/small", "--owner", "bob", "--name", "kept", "--wait-ready")
     assert (claimed["workspace_id"] in before, claimed["source"]) == (True, "prebuilt")

@@ -79,7 +79,7 @@ async def test_the_protocols_are_the_system(stack: DevStack, client: PrebuildsCl
 async def test_the_client_needs_no_database(stack: DevStack, client: PrebuildsClient) -> None:
     stack.apply("service", 1, **QUICK)
     stack.wait_whole("service")
-    won = await client.claim(preset="service/python/small", owner="alice", name="svc", ttl=timedelta(0))
+    claimed = await client.claim(preset="service/python/small", owner="alice", name="svc", ttl=timedelta(0))
     with pytest.raises(InvalidInput, match="name"):
         await client.claim(preset="service/python/small", owner="alice", name="Not A Name")
     await client.pause("a service asks")
@@ -92,16 +92,16 @@ async def test_the_client_needs_no_database(stack: DevStack, client: PrebuildsCl
     assert "paused" in (drill.reason or "")
     assert (await client.list_drills("service/python")).drills == [drill]
     more = [client.claim(preset="service/python/small", owner="alice", name=f"more-{n}") for n in range(3)]
-    missed = [m for m in await asyncio.gather(*more, return_exceptions=True) if isinstance(m, BaseException)]
-    assert {type(m) for m in missed} == {NoClaimablePrebuiltWorkspaces}
+    misses = [m for m in await asyncio.gather(*more, return_exceptions=True) if isinstance(m, BaseException)]
+    assert {type(m) for m in misses} == {NoClaimablePrebuiltWorkspaces}
     await client.resume()
     [row] = [
         row for row in await client.list_workspaces(owner="alice", preset="service/python/small") if row.name == "svc"
     ]
     shown = await client.show_workspace("alice/svc")
-    assert row.id == shown.id == won.workspace_id
+    assert row.id == shown.id == claimed.workspace_id
     assert [build.stage for build in shown.builds] == ["create", "claim"]
-    assert (await client.release("alice/svc")).workspace_id == won.workspace_id
+    assert (await client.release("alice/svc")).workspace_id == claimed.workspace_id
     with pytest.raises(WorkspaceNotFound):
         await client.release("alice/never-was")
     assert (await client.loop()).state == "running"
@@ -122,13 +122,13 @@ def test_a_running_build_is_cancelled_and_leaves_nothing(stack: DevStack) -> Non
 
 
 @pytest.mark.parametrize(
-    ("env", "told"),
+    ("env", "message"),
     [
         ({"PREBUILDS_DATABASE_URL": "postgresql://x:secret@127.0.0.1:1/none"}, "cannot reach the database at"),
         ({"TEMPORAL_ADDRESS": "127.0.0.1:1"}, "cannot reach Temporal at 127.0.0.1:1"),
     ],
 )
-def test_a_worker_says_what_it_cannot_reach_and_what_to_do(stack: DevStack, env: dict[str, str], told: str) -> None:
+def test_a_worker_says_what_it_cannot_reach_and_what_to_do(stack: DevStack, env: dict[str, str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "worker.py"],
         env=stack.env | env,
@@ -138,7 +138,7 @@ def test_a_worker_says_what_it_cannot_reach_and_what_to_do(stack: DevStack, env:
         check=False,
     )
     assert done.returncode == 3
-    assert told in done.stderr
+    assert message in done.stderr
     assert "start `prebuilds dev`, or set" in done.stderr
     assert "secret" not in done.stderr
     assert "Traceback" not in done.stderr

@@ -60,9 +60,9 @@ def test_workers_that_fail_at_each_start_end_dev_with_the_reason(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 1, done
-    said = done.stderr[done.stderr.index("error: WorkerKeepsFailing: ") :]
-    assert re.search(r"the \w+ worker has ended 3 times in a row within seconds .* exit code 7; .*\.log says:", said)
-    assert said.endswith("\n  began\n  no module named x\n  correct what the last lines of its log report\n")
+    message = done.stderr[done.stderr.index("error: WorkerKeepsFailing: ") :]
+    assert re.search(r"the \w+ worker has ended 3 times in a row within seconds .* exit code 7; .*\.log says:", message)
+    assert message.endswith("\n  began\n  no module named x\n  correct what the last lines of its log report\n")
     assert max(log.read_text().count("began") for log in tmp_path.glob("*.log")) == 3
     assert not (tmp_path / "stack.json").exists(), "all is ended"
 

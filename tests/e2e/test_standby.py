@@ -26,16 +26,16 @@ def test_a_claim_of_an_empty_pool_gets_a_paused_prebuild_with_its_files(stack: D
     (home / "kept.txt").write_text("mine")
 
     words = ("claim", "--preset", "standby/python/small", "--owner", "alice", "--name", "spare", "--wait-ready")
-    won = stack.ask(*words)
-    assert (won["workspace_id"], won["source"], won["miss_reason"]) == (spare["id"], "paused", None)
-    assert won["deadline"] > won["claimed_at"]
-    assert "kept.txt" in httpx.get(won["address"]).text
+    claimed = stack.ask(*words)
+    assert (claimed["workspace_id"], claimed["source"], claimed["miss_reason"]) == (spare["id"], "paused", None)
+    assert claimed["deadline"] > claimed["claimed_at"]
+    assert "kept.txt" in httpx.get(claimed["address"]).text
     until(lambda: len(paused(stack, "standby")) == 1, "another paused one", log=stack.log)
     [other] = paused(stack, "standby")
     assert other["id"] != spare["id"]
-    shown = {build["transition"] + "/" + build["stage"] for build in stack.shown(other["id"])["builds"]}
-    assert shown == {"start/create", "pause/none"}
-    assert "claim_resumes" in str(stack.ask("explain", "claim", won["claim_id"]))
+    transitions = {build["transition"] + "/" + build["stage"] for build in stack.shown(other["id"])["builds"]}
+    assert transitions == {"start/create", "pause/none"}
+    assert "claim_resumes" in str(stack.ask("explain", "claim", claimed["claim_id"]))
 
     stack.apply("standby", 1, standby=1)
     until(lambda: stack.preset("standby")["eligible"] == 1, "the paused one to be resumed", log=stack.log)

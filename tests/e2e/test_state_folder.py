@@ -33,17 +33,17 @@ def start_worker(stack: DevStack, folder: Path) -> tuple[int, str]:
 
 def test_a_second_worker_on_one_state_folder_refuses(stack: DevStack) -> None:
     """As a Compose service that was scaled on one volume would be."""
-    code, said = start_worker(stack, stack.state_dir)
+    code, errors = start_worker(stack, stack.state_dir)
     assert code == 1
     holder = stack.facts["pids"]["provisioner"]
-    assert f"error: StateFolderInUse: process {holder} on " in said
-    assert "PREBUILDS_STATE_DIR" in said
+    assert f"error: StateFolderInUse: process {holder} on " in errors
+    assert "PREBUILDS_STATE_DIR" in errors
 
 
 def test_a_worker_refuses_the_state_folder_of_another_deployment(stack: DevStack, tmp_path: Path) -> None:
     other = uuid4()
     enter_state_dir(tmp_path, other)
-    code, said = start_worker(stack, tmp_path)
+    code, errors = start_worker(stack, tmp_path)
     assert code == 1
-    assert f"error: OwnedByAnother: the state folder {tmp_path} belongs to the deployment {other}" in said
+    assert f"error: OwnedByAnother: the state folder {tmp_path} belongs to the deployment {other}" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["deployment.json"], "nothing was written"

@@ -68,20 +68,20 @@ async def test_what_makes_something_is_left_to_finish_and_is_interrupted_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terraform_run, "INTERRUPT_S", 0.1)
-    mark, told = folder.parent / "running.json", list[str]()
+    mark, messages = folder.parent / "running.json", list[str]()
     run = asyncio.create_task(patient(folder).run("apply", *COMMON, mark=mark, finishes=True))
     await reached((folder / "begun-apply").exists, "it to begin")
     await cancelled(run)
     await reached((folder / "interrupts").exists, "it to be interrupted")
     assert json.loads(mark.read_text())[2] is True
     for _ in range(2):  # two attempts: the first one is cancelled, too
-        waits = asyncio.create_task(end_orphan(mark, folder, 600, told.append))
-        await reached(lambda: bool(told), "it to wait")
-        waits.cancel()
-        told.clear()
+        waiting = asyncio.create_task(end_orphan(mark, folder, 600, messages.append))
+        await reached(lambda: bool(messages), "it to wait")
+        waiting.cancel()
+        messages.clear()
     assert runs(folder)
     (folder.parent / "go").touch()
-    await end_orphan(mark, folder, 600, told.append)
+    await end_orphan(mark, folder, 600, messages.append)
     assert (folder / "state").read_text() == "whole\n"
     assert (folder / "interrupts").read_text() == "interrupted\n", "at a second one Terraform loses its state"
     assert not mark.exists()

@@ -198,7 +198,7 @@ def test_each_pass_is_a_trace_of_its_own(stack: DevStack, received: Collector) -
 
 def test_metrics_of_claims_builds_and_slots_are_scraped(stack: DevStack) -> None:
     scraped = scrape(stack)
-    for shown in (
+    for metric in (
         'prebuilds_slots{queue="prebuilds-provisioner-people"} 40.0',
         'prebuilds_slots_used{queue="prebuilds-claims"} 0.0',
         'http_server_request_duration_seconds_count{http_request_method="PUT"',
@@ -207,7 +207,7 @@ def test_metrics_of_claims_builds_and_slots_are_scraped(stack: DevStack) -> None
         'prebuilds_build_duration_seconds_bucket{le="0.001",stage="claim"',
         'prebuilds_build_duration_seconds_bucket{le="600.0",stage="create"',
     ):
-        assert shown in scraped, shown
+        assert metric in scraped, metric
 
 
 @pytest.mark.timeout(240)

@@ -202,10 +202,10 @@ def test_a_build_that_is_paused_by_hand_is_told_and_goes_on_when_unpaused(
         "--wait-ready",
     )
     assert count(host) == {other["workspace_id"]: RUNS}
-    told = {
+    status_by_workspace = {
         job["workspace"]: job["status"] for job in stack.ask("jobs", "list", "--template", "by-hand/python")["jobs"]
     }
-    assert told == {"alice/paused": "pending", "bob/other": "succeeded"}
+    assert status_by_workspace == {"alice/paused": "pending", "bob/other": "succeeded"}
     explained = stack.ask("explain", "claim", "paused")
     assert [event["kind"] for event in explained["events"]] == ["claim_created"]
     until(lambda: stack.count_workflows("TemporalPauseInfo IS NOT NULL") == 1, "Temporal to list it")
@@ -223,8 +223,8 @@ async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
     """The queues that a build's workflow has put its provisioning on."""
     client: Client = await connect(stack.facts["temporal_address"])
     history = await client.get_workflow_handle(f"workspace-build/{build_id}").fetch_history()
-    told = [event.activity_task_scheduled_event_attributes for event in history.events]
-    return [attributes.task_queue.name for attributes in told if attributes.activity_id]
+    scheduled = [event.activity_task_scheduled_event_attributes for event in history.events]
+    return [attributes.task_queue.name for attributes in scheduled if attributes.activity_id]
 
 
 async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue: str) -> set[str]:
@@ -236,14 +236,14 @@ async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue
     await prober.sweep()
     await let_a_minute_pass(engine)
     await prober.sweep()
-    looking = InventoryActivities(engine, dispatcher, driver, host.id)
+    inspecting = InventoryActivities(engine, dispatcher, driver, host.id)
     places = [place for place in await inventory.list_places(engine) if queue in place.queues]
     assert {place.host for place in places} >= {host.id}
-    looked = [
-        await ActivityEnvironment().run(looking.inspect_place, InspectPlace(place, fix=False)) for place in places
+    inspections = [
+        await ActivityEnvironment().run(inspecting.inspect_place, InspectPlace(place, fix=False)) for place in places
     ]
     await dispatcher.drain()
-    return {str(row.workspace_id) for one in looked for row in one.findings}
+    return {str(row.workspace_id) for one in inspections for row in one.findings}
 
 
 async def let_a_minute_pass(engine: AsyncEngine) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from tests.e2e.dev_stack import BIN, DevStack, Said, until
+from tests.e2e.dev_stack import BIN, CommandOutput, DevStack, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 
@@ -39,7 +39,7 @@ def paused(stack: DevStack) -> Iterator[None]:
         stack.ask("resume")
 
 
-def wait_for(stack: DevStack, organization: str, name: str, *words: str) -> Said:
+def wait_for(stack: DevStack, organization: str, name: str, *words: str) -> CommandOutput:
     return stack.typed(
         *("claim", "--preset", f"{organization}/python/small", "--owner", "alice", "--name", name, "--claim-id", name),
         *("--on-empty", "wait", *words, "--json"),
@@ -48,20 +48,20 @@ def wait_for(stack: DevStack, organization: str, name: str, *words: str) -> Said
 
 def start(stack: DevStack, organization: str, name: str, **more: Any) -> str:
     """The same by a service in any language: a workflow and its JSON."""
-    asked = {"preset": f"{organization}/python/small", "owner": "alice", "name": name, "on_empty": "wait", **more}
+    request = {"preset": f"{organization}/python/small", "owner": "alice", "name": name, "on_empty": "wait", **more}
     workflow = f"claim-workspace/{name}"
-    said = stack.temporal(
+    output = stack.temporal(
         *("workflow", "start", "-w", workflow, "--type", "ClaimWorkspace", "--task-queue", "prebuilds-claims"),
-        *("--input", json.dumps(asked)),
+        *("--input", json.dumps(request)),
     )
-    assert said.code == 0, said
+    assert output.code == 0, output
     return workflow
 
 
 def status_of(stack: DevStack, workflow: str) -> dict[str, Any]:
-    said = stack.temporal("workflow", "query", "-w", workflow, "--type", "status", "-o", "json")
-    assert said.code == 0, said
-    [status] = said.json["queryResult"]
+    output = stack.temporal("workflow", "query", "-w", workflow, "--type", "status", "-o", "json")
+    assert output.code == 0, output
+    [status] = output.json["queryResult"]
     return dict(status)
 
 
@@ -72,22 +72,29 @@ def is_completed(stack: DevStack, workflow: str) -> bool:
 def test_a_pool_of_zero_makes_a_prebuild_for_who_waits(stack: DevStack, people: ThreadPoolExecutor) -> None:
     stack.apply("wait", 0, **QUICK)
     with paused(stack):
-        typed: Future[Said] = people.submit(wait_for, stack, "wait", "waited", "--timeout", "90s", "--wait-ready")
+        command: Future[CommandOutput] = people.submit(
+            wait_for, stack, "wait", "waited", "--timeout", "90s", "--wait-ready"
+        )
         until(lambda: stack.preset("wait")["waiting"] == 1, "the claim to wait")
         row = stack.preset("wait")
         assert (row["desired"], row["actual"], row["starting"]) == (0, 0, 0)
-        assert not typed.done()
-    said = typed.result(90)
-    assert said.code == 0, said
-    won = said.json
-    assert (won["name"], won["owner"], won["source"], won["miss_reason"]) == ("waited", "alice", "prebuilt", None)
-    shown = stack.ask("workspaces", "show", "alice/waited")
-    assert (shown["id"], shown["prebuilt"], shown["ready"]) == (won["workspace_id"], True, True)
-    assert [(b["stage"], b["initiator"]) for b in shown["builds"]] == [("create", "prebuilds"), ("claim", "alice")]
+        assert not command.done()
+    output = command.result(90)
+    assert output.code == 0, output
+    claimed = output.json
+    assert (claimed["name"], claimed["owner"], claimed["source"], claimed["miss_reason"]) == (
+        "waited",
+        "alice",
+        "prebuilt",
+        None,
+    )
+    workspace = stack.ask("workspaces", "show", "alice/waited")
+    assert (workspace["id"], workspace["prebuilt"], workspace["ready"]) == (claimed["workspace_id"], True, True)
+    assert [(b["stage"], b["initiator"]) for b in workspace["builds"]] == [("create", "prebuilds"), ("claim", "alice")]
     assert stack.preset("wait")["waiting"] == 0
     stack.wait_whole("wait")
-    told = stack.ask("explain", "claim", "waited")
-    assert [e["kind"] for e in told["events"]][:2] == ["claim_queued", "claim_prebuilt"]
+    explained = stack.ask("explain", "claim", "waited")
+    assert [e["kind"] for e in explained["events"]][:2] == ["claim_queued", "claim_prebuilt"]
 
 
 def test_the_status_query_shows_place_and_deadline(stack: DevStack) -> None:
@@ -109,7 +116,7 @@ def test_the_status_query_shows_place_and_deadline(stack: DevStack) -> None:
 def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolExecutor) -> None:
     stack.apply("cancelled", 0, **QUICK)
     with paused(stack):
-        typed: Future[Said] = people.submit(wait_for, stack, "cancelled", "given-up", "--timeout", "10m")
+        command: Future[CommandOutput] = people.submit(wait_for, stack, "cancelled", "given-up", "--timeout", "10m")
         workflow = "claim-workspace/given-up"
         until(lambda: stack.preset("cancelled")["waiting"] == 1, "the claim to wait")
         assert stack.temporal("workflow", "cancel", "-w", workflow).code == 0
@@ -117,8 +124,8 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
         canceled = WorkflowExecutionStatus.CANCELED
         until(lambda: stack.workflow_status(workflow) is canceled, "the workflow to end")
         assert status_of(stack, workflow)["state"] == "canceled"
-        said = typed.result(30)
-        assert (said.code, said.json["error"]["type"]) == (1, "RequestCanceled")
+        output = command.result(30)
+        assert (output.code, output.json["error"]["type"]) == (1, "RequestCanceled")
     stack.ask("reconcile", "--wait")
     assert stack.workspaces("cancelled") == [], "nothing is made for nobody"
     assert [e["kind"] for e in stack.ask("explain", "claim", "given-up")["events"]] == ["claim_queued", "claim_left"]
@@ -132,14 +139,14 @@ def test_a_command_that_is_ended_leaves_the_queue_too(stack: DevStack, number: s
     stack.apply(organization, 0, **QUICK)
     words = ("--owner", "alice", "--name", "gone", "--on-empty", "wait", "--preset", f"{organization}/python/small")
     with paused(stack):
-        typed = subprocess.Popen([BIN / "prebuilds", "claim", *words], env=stack.env, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([BIN / "prebuilds", "claim", *words], env=stack.env, stdout=subprocess.DEVNULL)
         try:
             until(lambda: stack.preset(organization)["waiting"] == 1, "the claim to wait")
-            typed.send_signal(number)
-            assert typed.wait(30) == 128 + number
+            process.send_signal(number)
+            assert process.wait(30) == 128 + number
         finally:
-            typed.kill()
-            typed.wait()
+            process.kill()
+            process.wait()
         until(lambda: stack.preset(organization)["waiting"] == 0, "the place to be given up")
 
 
@@ -149,18 +156,18 @@ def test_ctrl_c_says_that_a_claim_with_an_id_goes_on(stack: DevStack) -> None:
     words = ("claim", "--preset", "goes-on/python/small", "--owner", "alice", "--name", "on", "--on-empty", "wait")
     with paused(stack):
         command = [BIN / "prebuilds", *words, "--claim-id", "goes-on"]
-        typed = subprocess.Popen(command, env=stack.env, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=stack.env, stderr=subprocess.PIPE, text=True)
         try:
             until(lambda: stack.preset("goes-on")["waiting"] == 1, "the claim to wait")
-            typed.send_signal(signal.SIGINT)
-            _, told = typed.communicate(timeout=30)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
         finally:
-            typed.kill()
-            typed.wait()
-        assert typed.returncode == 130
-        assert "claim goes-on may go on" in told
-        assert told.rstrip().endswith("interrupted")
-        [withdraw] = re.findall("`temporal (.*?)`", told)
+            process.kill()
+            process.wait()
+        assert process.returncode == 130
+        assert "claim goes-on may go on" in errors
+        assert errors.rstrip().endswith("interrupted")
+        [withdraw] = re.findall("`temporal (.*?)`", errors)
         assert stack.temporal(*withdraw.split()).code == 0
         until(lambda: stack.preset("goes-on")["waiting"] == 0, "the place to be given up")
 
@@ -168,9 +175,9 @@ def test_ctrl_c_says_that_a_claim_with_an_id_goes_on(stack: DevStack) -> None:
 def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:
     stack.apply("vain", 0, **QUICK)
     with paused(stack):
-        said = wait_for(stack, "vain", "in-vain", "--timeout", "1s")
-        assert (said.code, said.json["error"]["type"]) == (1, "ClaimTimedOut")
-        assert said.json["error"]["details"] == {"claim_id": "in-vain"}
+        output = wait_for(stack, "vain", "in-vain", "--timeout", "1s")
+        assert (output.code, output.json["error"]["type"]) == (1, "ClaimTimedOut")
+        assert output.json["error"]["details"] == {"claim_id": "in-vain"}
         assert stack.preset("vain")["waiting"] == 0
         made = wait_for(stack, "vain", "made", "--timeout", "1s", "--on-timeout", "create")
         assert made.code == 0, made
@@ -181,11 +188,11 @@ def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:
 def test_who_waits_outlives_the_worker(stack: DevStack, people: ThreadPoolExecutor) -> None:
     stack.apply("outlives", 0, **QUICK)
     with paused(stack):
-        typed: Future[Said] = people.submit(wait_for, stack, "outlives", "survivor", "--timeout", "2m")
+        command: Future[CommandOutput] = people.submit(wait_for, stack, "outlives", "survivor", "--timeout", "2m")
         until(lambda: stack.preset("outlives")["waiting"] == 1, "the claim to wait")
         os.kill(stack.facts["pids"]["claims"], signal.SIGKILL)
-    said = typed.result(90)
-    assert (said.code, said.json["source"]) == (0, "prebuilt"), said
+    output = command.result(90)
+    assert (output.code, output.json["source"]) == (0, "prebuilt"), output
 
 
 def test_nobody_waits_where_there_is_no_pool(stack: DevStack) -> None:
@@ -193,34 +200,40 @@ def test_nobody_waits_where_there_is_no_pool(stack: DevStack) -> None:
     path = stack.files / "poolless.yaml"
     path.write_text(path.read_text().replace("name: small", "name: bare").replace("instances: 0", "default: false"))
     assert stack.cli("apply", "-f", str(path)).code == 0
-    said = stack.cli(
+    output = stack.cli(
         *("claim", "--preset", "poolless/python/bare", "--owner", "alice", "--name", "never", "--on-empty", "wait"),
         "--json",
     )
-    assert (said.code, said.json["error"]["type"]) == (1, "NoClaimablePrebuiltWorkspaces")
-    assert said.json["error"]["details"] == {"miss_reason": "no_pool"}
+    assert (output.code, output.json["error"]["type"]) == (1, "NoClaimablePrebuiltWorkspaces")
+    assert output.json["error"]["details"] == {"miss_reason": "no_pool"}
 
 
 def test_twenty_at_once_by_plain_temporal(stack: DevStack) -> None:
     stack.apply("class", 20, **QUICK)
     stack.wait_whole("class")
     names = [f"pupil-{n}" for n in range(20)]
-    asked = {"preset": "class/python/small", "owner": "bob", "initiator": "alice", "names": names, "ttl_seconds": 3600}
+    request = {
+        "preset": "class/python/small",
+        "owner": "bob",
+        "initiator": "alice",
+        "names": names,
+        "ttl_seconds": 3600,
+    }
     execute = ("workflow", "execute", "--type", "ClaimWorkspaces", "--task-queue", "prebuilds-claims", "-o", "json")
-    said = stack.temporal(*execute, "-w", "claim-workspaces/class", "--input", json.dumps(asked))
-    assert said.code == 0, said
-    result = said.json["result"]
+    output = stack.temporal(*execute, "-w", "claim-workspaces/class", "--input", json.dumps(request))
+    assert output.code == 0, output
+    result = output.json["result"]
     assert result["claim_id"] == "class"
     assert [c["name"] for c in result["claims"]] == names
     assert [c["claim_id"] for c in result["claims"]] == [f"class/{n}" for n in range(20)]
     assert len({c["workspace_id"] for c in result["claims"]}) == 20
     assert {(c["source"], c["owner"], c["initiator"]) for c in result["claims"]} == {("prebuilt", "bob", "alice")}
-    again = stack.temporal(*execute, "-w", "claim-workspaces/class", "--input", json.dumps(asked))
+    again = stack.temporal(*execute, "-w", "claim-workspaces/class", "--input", json.dumps(request))
     assert again.json["result"] == result
     owned = {w["id"] for w in stack.workspaces("class") if w["owner"] == "bob"}
     assert owned == {c["workspace_id"] for c in result["claims"]}
 
-    more = json.dumps(asked | {"names": [*names[:1], "pupil-20"]})
+    more = json.dumps(request | {"names": [*names[:1], "pupil-20"]})
     refused = stack.temporal(*execute, "-w", "claim-workspaces/more", "--input", more)
     assert refused.code != 0
     assert "NameTaken" in refused.out + refused.err

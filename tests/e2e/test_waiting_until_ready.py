@@ -42,19 +42,19 @@ async def check_history(client: PrebuildsClient, build_id: UUID) -> None:
     events = (await client.temporal.get_workflow_handle(build_workflow_id(build_id)).fetch_history()).events
     activities = [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
     assert len(activities) <= 1
-    told = [e.event_type for e in events if e.event_type not in HANDED_OUT]
-    assert len(told) <= EVENTS_MAX, told
+    events_kept = [e.event_type for e in events if e.event_type not in HANDED_OUT]
+    assert len(events_kept) <= EVENTS_MAX, events_kept
 
 
 async def test_a_claim_is_waited_for_until_it_is_handed_over(stack: DevStack, client: PrebuildsClient) -> None:
     stack.apply("ready", 1)
     stack.wait_whole("ready")
-    won = await claim(client, "ready", "handed-over")
-    done = await client.wait_until_ready(won, timedelta(seconds=30))
-    assert (done.status, done.address) == (BuildStatus.SUCCEEDED, won.address)
+    claimed = await claim(client, "ready", "handed-over")
+    done = await client.wait_until_ready(claimed, timedelta(seconds=30))
+    assert (done.status, done.address) == (BuildStatus.SUCCEEDED, claimed.address)
     assert stack.ask("workspaces", "show", "alice/handed-over")["ready"]
-    await check_history(client, won.build_id)
-    await check_history(client, build_id_of(won.workspace_id, 1))  # it was created for the pool by the loop
+    await check_history(client, claimed.build_id)
+    await check_history(client, build_id_of(claimed.workspace_id, 1))  # it was created for the pool by the loop
 
 
 async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, client: PrebuildsClient) -> None:
@@ -105,17 +105,17 @@ async def test_a_claim_repeated_after_the_release_is_told_so_when_it_waits(
 ) -> None:
     stack.apply("let-go", 1, **IDLE)
     stack.wait_whole("let-go")
-    won = await claim(client, "let-go", "let-go", claim_id="let-go-1")
-    assert (await client.wait_until_ready(won)).status is BuildStatus.SUCCEEDED
+    claimed = await claim(client, "let-go", "let-go", claim_id="let-go-1")
+    assert (await client.wait_until_ready(claimed)).status is BuildStatus.SUCCEEDED
     assert stack.cli("release", "alice/let-go", "--wait").code == 0
-    assert await claim(client, "let-go", "let-go", claim_id="let-go-1") == won, "the same answer for ever"
-    for build in (won, won.build_id):
+    assert await claim(client, "let-go", "let-go", claim_id="let-go-1") == claimed, "the same answer for ever"
+    for build in (claimed, claimed.build_id):
         with pytest.raises(WorkspaceNotFound, match=r"alice/let-go is gone, released at .*new claim id") as refused:
             await client.wait_until_ready(build)
-        assert refused.value.details["workspace_id"] == str(won.workspace_id)
+        assert refused.value.details["workspace_id"] == str(claimed.workspace_id)
     again = ("claim", "--preset", "let-go/python/small", "--owner", "alice", "--name", "let-go")
-    said = stack.cli("--json", *again, "--claim-id", "let-go-1", "--wait-ready")
-    assert (said.code, said.json["error"]["type"]) == (1, "WorkspaceNotFound")
+    output = stack.cli("--json", *again, "--claim-id", "let-go-1", "--wait-ready")
+    assert (output.code, output.json["error"]["type"]) == (1, "WorkspaceNotFound")
     stack.apply("let-go", 0, **IDLE)
 
 

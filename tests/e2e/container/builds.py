@@ -29,7 +29,7 @@ class Killed(BaseException):
     """Nothing of ours runs after it but the closing of sockets, which a kernel does, too."""
 
 
-class Told:
+class BuildLog:
     """A build's progress, kept."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Told:
         self.state = state
 
 
-log = Told()
+log = BuildLog()
 
 
 def claimed(provision: Provision, **changes: Any) -> Provision:
@@ -70,5 +70,5 @@ def inside(podman: Podman, provision: Provision, *words: str) -> str:
 
 
 def environment(podman: Podman, provision: Provision) -> dict[str, str]:
-    told = json.loads(podman("inspect", name_of(provision)))[0]["Config"]["Env"]
-    return dict(line.split("=", 1) for line in told)
+    variables = json.loads(podman("inspect", name_of(provision)))[0]["Config"]["Env"]
+    return dict(line.split("=", 1) for line in variables)

@@ -39,10 +39,10 @@ class Side:
         self.driver = ContainerProvisioner(self.folder, self.deployment_id)
 
     async def make_and_claim(self, number: int) -> None:
-        turns = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(n: int) -> None:
-            async with turns:
+            async with slots:
                 build = wanted(SOURCE, deployment_id=self.deployment_id)
                 await self.driver.apply(build, log)
                 claim = later(build, owner=f"user-{n}", name="dev", claimed=True, claim_id=f"claim-{n}")
@@ -52,10 +52,10 @@ class Side:
         await asyncio.gather(*[one(n) for n in range(number)])
 
     async def destroy_all(self) -> None:
-        turns = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(claim: Provision) -> None:
-            async with turns:
+            async with slots:
                 await self.driver.destroy(later(claim), log)
 
         await asyncio.gather(*[one(claim) for claim in self.claims])
@@ -99,8 +99,8 @@ def main() -> None:
     with container_engine() as podman, tempfile.TemporaryDirectory() as folder:
         os.environ["DOCKER_HOST"] = podman.address
         begun = time.monotonic()
-        told = asyncio.run(check(podman, Path(folder), number))
-        print(json.dumps(told | {"seconds": round(time.monotonic() - begun)}))
+        figures = asyncio.run(check(podman, Path(folder), number))
+        print(json.dumps(figures | {"seconds": round(time.monotonic() - begun)}))
 
 
 if __name__ == "__main__":

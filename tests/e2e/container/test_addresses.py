@@ -49,7 +49,7 @@ def test_a_worker_in_a_container_gives_addresses_that_it_reaches(podman: Podman)
     answers = json.loads(answered.splitlines()[-1])
     assert "InvalidSource" in answers["default"]
     assert "this worker is a container, and cannot reach 127.0.0.1" in answers["default"]
-    for way in ("all", "network"):
-        assert answers[way].startswith("http://"), answers
-        assert answers[way].endswith(" hello"), answers
-        assert "127.0.0.1" not in answers[way]
+    for address_source in ("all", "network"):
+        assert answers[address_source].startswith("http://"), answers
+        assert answers[address_source].endswith(" hello"), answers
+        assert "127.0.0.1" not in answers[address_source]

@@ -16,7 +16,18 @@ from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from prebuilds.provisioners.container.engine import Engine
-from tests.e2e.container.builds import SERVE, SLEEP, Killed, Told, claimed, environment, inside, log, name_of, running
+from tests.e2e.container.builds import (
+    SERVE,
+    SLEEP,
+    BuildLog,
+    Killed,
+    claimed,
+    environment,
+    inside,
+    log,
+    name_of,
+    running,
+)
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later, wanted
@@ -33,10 +44,14 @@ async def test_a_claim_tells_the_running_container_by_file_and_hook(
     made = await driver.apply(build, log)
     claim = claimed(build, claim_parameters={"api-token": "a b"})
     assert await driver.plan(claim) == []
-    told = await driver.claim(claim, log)
-    assert told.resources["container_id"] == made.resources["container_id"]
-    said = json.loads(inside(podman, build, "cat", environment(podman, build)["PREBUILDS_CLAIM_FILE"]))
-    assert (said["owner"], said["name"], said["claim_parameters"]) == ("alice", "alice-dev", {"api-token": "a b"})
+    handed_over = await driver.claim(claim, log)
+    assert handed_over.resources["container_id"] == made.resources["container_id"]
+    content = json.loads(inside(podman, build, "cat", environment(podman, build)["PREBUILDS_CLAIM_FILE"]))
+    assert (content["owner"], content["name"], content["claim_parameters"]) == (
+        "alice",
+        "alice-dev",
+        {"api-token": "a b"},
+    )
     assert inside(podman, build, "stat", "-c", "%a %u", "/prebuilds/claim.json") == "600 0\n"
     assert inside(podman, build, "cat", "/etc/motd", "/hooked") == "for alice\nalice alice-dev a b\n"
 
@@ -80,17 +95,17 @@ async def test_a_claim_that_changes_what_cannot_change_replaces_the_container(
     assert plan == [Replacement(resource=name_of(build), paths=["env.OWNER", "env.TOKEN", "labels.team"])]
     labels = podman("inspect", "--format", "{{json .Config.Labels}}", name_of(build))
 
-    told = Told()
-    after = await driver.claim(claim, told)
+    claim_log = BuildLog()
+    after = await driver.claim(claim, claim_log)
     assert after.resources["container_id"] != made.resources["container_id"]
     assert environment(podman, build)["TOKEN"] == "hunter2"
     inside(podman, build, "stat", "/home/kept", "/prebuilds/claim.json")
     assert after.address is not None
     assert httpx.get(after.address).status_code == 200
-    assert "hunter2" not in "".join(told.lines) + labels + str(plan)
+    assert "hunter2" not in "".join(claim_log.lines) + labels + str(plan)
 
     # A later attempt of the same build still has it to tell, and replaces nothing any more.
-    again = claim.model_copy(update={"state": told.state})
+    again = claim.model_copy(update={"state": claim_log.state})
     assert await driver.plan(again) == plan
     assert (await driver.claim(again, log)).resources == after.resources
     # The next build does neither.
@@ -106,17 +121,17 @@ async def test_a_replacement_cut_off_half_way_is_made_whole(
     build = wanted(OWNED, parameters=PARAMETERS)
     await driver.apply(build, log)
     inside(podman, build, "touch", "/home/kept")
-    claim, told, make = claimed(build), Told(), Engine.make
+    claim, claim_log, make = claimed(build), BuildLog(), Engine.make
 
     async def crash(*_: Any) -> Any:
         raise Killed  # like a kill: the old one is gone, the new one not made
 
     monkeypatch.setattr(Engine, "make", crash)
     with pytest.raises(Killed):
-        await driver.claim(claim, told)
+        await driver.claim(claim, claim_log)
     monkeypatch.setattr(Engine, "make", make)
     assert await running(driver) == {build.workspace_id: False}  # its volume
-    other, again = ContainerProvisioner(tmp_path, DEPLOYMENT), claim.model_copy(update={"state": told.state})
+    other, again = ContainerProvisioner(tmp_path, DEPLOYMENT), claim.model_copy(update={"state": claim_log.state})
     assert [replacement.resource for replacement in await other.plan(again)] == [name_of(build)]
     await other.claim(again, log)
     inside(podman, build, "stat", "/home/kept")

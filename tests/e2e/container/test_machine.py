@@ -43,8 +43,8 @@ async def test_what_a_template_asks_for_is_there(driver: ContainerProvisioner, p
     assert "/scratch" in sizes
     assert "Max open files            512                  1024" in limits
     assert "Max core file size        0                    0" in limits
-    told = json.loads(podman("inspect", name_of(build)))[0]["HostConfig"]["RestartPolicy"]
-    assert (told["Name"], told["MaximumRetryCount"]) == ("on-failure", 2)
+    restart_policy = json.loads(podman("inspect", name_of(build)))[0]["HostConfig"]["RestartPolicy"]
+    assert (restart_policy["Name"], restart_policy["MaximumRetryCount"]) == ("on-failure", 2)
 
 
 async def test_an_init_is_the_first_process(driver: ContainerProvisioner, podman: Podman) -> None:

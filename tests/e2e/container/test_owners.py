@@ -34,18 +34,18 @@ async def test_with_the_state_folder_lost_nobody_gets_a_claimed_container(
     alices = claimed(build, claim_id="alices")
     await driver.claim(alices, log)
     inside(podman, build, "sh", "-c", "echo secret > /home/secret")
-    anew = ContainerProvisioner(tmp_path / "anew", DEPLOYMENT)
+    fresh_driver = ContainerProvisioner(tmp_path / "anew", DEPLOYMENT)
     bobs = later(build, owner="bob", name="dev", claimed=True, claim_id="bobs")
-    for act in (anew.claim, anew.apply, anew.stop, anew.destroy, anew.plan):
+    for act in (fresh_driver.claim, fresh_driver.apply, fresh_driver.stop, fresh_driver.destroy, fresh_driver.plan):
         for wrong in (bobs, later(bobs), build, later(build)):
             with pytest.raises(OwnedByAnother, match="given to alice by claim alices") as refused:
-                await (act(wrong) if act == anew.plan else act(wrong, log))
+                await (act(wrong) if act == fresh_driver.plan else act(wrong, log))
             assert refused.value.details["what"] == f"container {name_of(build)}"
     assert '"alice"' in inside(podman, build, "cat", "/prebuilds/claim.json")
-    [item] = await anew.inventory()
+    [item] = await fresh_driver.inventory()
     assert (item.running, item.claimed_by, item.claim_id, item.epoch) == (True, "alice", "alices", build.epoch)
-    await anew.claim(alices, log)
-    await anew.destroy(later(alices), log)
+    await fresh_driver.claim(alices, log)
+    await fresh_driver.destroy(later(alices), log)
 
 
 async def test_a_pruned_mark_is_known_to_the_host_and_left_again(driver: ContainerProvisioner, podman: Podman) -> None:
@@ -66,16 +66,16 @@ async def test_the_next_workspace_sees_no_byte_of_the_one_before(
     driver: ContainerProvisioner, podman: Podman, tmp_path: Path
 ) -> None:
     """Though the container was removed by hand with its deployment's state folder, and its volume forgotten."""
-    gone = Side(tmp_path / "gone")
-    await gone.make_and_claim(1)
-    [claim] = gone.claims
+    lost_side = Side(tmp_path / "gone")
+    await lost_side.make_and_claim(1)
+    [claim] = lost_side.claims
     podman("exec", name_of(claim), "sh", "-c", "echo secret > /home/secret")
     podman("rm", "--force", "--time=0", name_of(claim))
-    anew = wanted(KEEPS, workspace_id=claim.workspace_id)  # the very same id, as before ids were random
-    await driver.apply(anew, log)
-    await driver.claim(claimed(anew, claim_id="bobs"), log)
-    assert inside(podman, anew, "sh", "-c", "echo /home/*") == "/home/*\n"
-    await gone.destroy_all()
+    next_build = wanted(KEEPS, workspace_id=claim.workspace_id)  # the very same id, as before ids were random
+    await driver.apply(next_build, log)
+    await driver.claim(claimed(next_build, claim_id="bobs"), log)
+    assert inside(podman, next_build, "sh", "-c", "echo /home/*") == "/home/*\n"
+    await lost_side.destroy_all()
 
 
 @pytest.mark.parametrize("labels", [[], ["prebuilds.deployment=other"], [f"prebuilds.deployment={DEPLOYMENT}"]])

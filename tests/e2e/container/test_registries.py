@@ -12,7 +12,7 @@ import pytest
 
 from prebuilds.provisioners.base import InvalidSource
 from prebuilds.provisioners.container.driver import ContainerProvisioner
-from tests.e2e.container.builds import SERVE, SLEEP, Told, log
+from tests.e2e.container.builds import SERVE, SLEEP, BuildLog, log
 from tests.e2e.podman import Podman
 from tests.e2e.provisions import wanted
 from tests.e2e.registry import PASSWORD, USER, digest
@@ -46,16 +46,16 @@ async def test_a_private_image_is_pulled_with_the_workers_own_configuration(
 async def test_a_private_image_is_pulled_with_the_variable_that_the_template_names(
     driver: ContainerProvisioner, podman: Podman, private: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, told = private | {"registry_auth": VARIABLE}, Told()
+    source, pull_log = private | {"registry_auth": VARIABLE}, BuildLog()
     monkeypatch.setenv(VARIABLE, config(podman.private, "wrong-password"))
     with pytest.raises(InvalidSource) as refused:
-        await driver.apply(wanted(source), told)
+        await driver.apply(wanted(source), pull_log)
     assert refused.value.__cause__ is None
     monkeypatch.setenv(VARIABLE, config(podman.private))
-    made = await driver.apply(wanted(source), told)
-    everything = f"{refused.value} {refused.value.details} {told.lines} {told.state} {made}"
+    made = await driver.apply(wanted(source), pull_log)
+    all_text = f"{refused.value} {refused.value.details} {pull_log.lines} {pull_log.state} {made}"
     for secret in ("wrong-password", PASSWORD, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()):
-        assert secret not in everything
+        assert secret not in all_text
 
 
 async def test_an_image_by_digest_is_that_image(driver: ContainerProvisioner, podman: Podman) -> None:

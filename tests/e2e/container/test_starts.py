@@ -14,7 +14,7 @@ from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from prebuilds.provisioners.container.engine import Engine
 from prebuilds.provisioners.container.spec import Spec
-from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Killed, Told, becomes, inside, log, name_of, running
+from tests.e2e.container.builds import NEVER, SERVE, SLEEP, BuildLog, Killed, becomes, inside, log, name_of, running
 from tests.e2e.podman import Podman
 from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT
@@ -154,9 +154,9 @@ async def test_an_image_is_pulled_as_the_template_says(driver: ContainerProvisio
     with pytest.raises(InvalidSource, match="pull is never"):
         await driver.apply(wanted(SLEEP | {"image": image}), log)
     for pull, lines in (("missing", True), ("missing", False), ("always", True), ("never", False)):
-        told = Told()
-        await driver.apply(wanted(SLEEP | {"image": image, "pull": pull}), told)
-        assert any(line.startswith(f"pulling {image}: ") for line in told.lines) is lines, pull
+        pull_log = BuildLog()
+        await driver.apply(wanted(SLEEP | {"image": image, "pull": pull}), pull_log)
+        assert any(line.startswith(f"pulling {image}: ") for line in pull_log.lines) is lines, pull
 
 
 async def test_an_image_that_does_not_exist_can_never_work(driver: ContainerProvisioner, podman: Podman) -> None:

@@ -15,7 +15,7 @@ import pytest
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Locality, StaleBuild
 from prebuilds.provisioners.container.driver import ContainerProvisioner
-from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Told, claimed, inside, log, name_of, running
+from tests.e2e.container.builds import NEVER, SERVE, SLEEP, BuildLog, claimed, inside, log, name_of, running
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT
@@ -55,9 +55,9 @@ async def test_each_call_twice_and_at_once_makes_one_thing(driver: ContainerProv
     made = await asyncio.gather(*[one.apply(build, log) for one in (driver, other, driver, other)])
     assert len({m.resources["container_id"] for m in made}) == 1
     claim = claimed(build)
-    told = await asyncio.gather(driver.claim(claim, log), other.claim(claim, log))
-    assert {t.resources["container_id"] for t in told} == {made[0].resources["container_id"]}
-    assert {t.address for t in told} == {made[0].address}
+    claims = await asyncio.gather(driver.claim(claim, log), other.claim(claim, log))
+    assert {result.resources["container_id"] for result in claims} == {made[0].resources["container_id"]}
+    assert {result.address for result in claims} == {made[0].address}
     gone = later(claim)
     await asyncio.gather(driver.destroy(gone, log), other.destroy(gone, log))
     assert await running(driver) == {}
@@ -91,7 +91,7 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ContainerP
 
 
 async def test_an_attempt_that_was_overtaken_removes_nothing(driver: ContainerProvisioner) -> None:
-    class Overtaken(Told):
+    class Overtaken(BuildLog):
         async def save_state(self, state: dict[str, Any]) -> None:
             raise StaleBuild("a later attempt is at work")
 
@@ -208,11 +208,11 @@ async def test_limits_binds_and_values_reach_the_container_as_they_are(
     made = await driver.apply(build, log)
     assert made.address is None
     assert inside(podman, build, "cat", "/out") == nasty
-    told = json.loads(podman("inspect", name_of(build)))[0]
-    assert f"SIZE={nasty}" in told["Config"]["Env"]
-    limits = told["HostConfig"]
+    inspected = json.loads(podman("inspect", name_of(build)))[0]
+    assert f"SIZE={nasty}" in inspected["Config"]["Env"]
+    limits = inspected["HostConfig"]
     assert (limits["Memory"], limits["NanoCpus"], limits["PidsLimit"]) == (64 * 1024**2, 500_000_000, 50)
-    assert (told["Config"]["WorkingDir"], limits["NetworkMode"]) == ("/www", "none")
+    assert (inspected["Config"]["WorkingDir"], limits["NetworkMode"]) == ("/www", "none")
     inside(podman, build, "stat", "/shared/there")
     assert inside(podman, build, "sh", "-c", "touch /shared/x 2>/dev/null || echo refused") == "refused\n"
     with pytest.raises(InvalidSource, match="a folder below"):

@@ -74,7 +74,7 @@ def nothing_was_found(podman: Podman, stack: DevStack) -> int:
     return len(containers)
 
 
-def tell(podman: Podman, folder: Path, number: int) -> dict[str, int]:
+def check_both(podman: Podman, folder: Path, number: int) -> dict[str, int]:
     one, other = begin(folder / "one", podman), begin(folder / "other", podman)
     try:
         ours, theirs = claim_all(one, podman, number), claim_all(other, podman, number)
@@ -87,8 +87,8 @@ def tell(podman: Podman, folder: Path, number: int) -> dict[str, int]:
         shutil.rmtree(folder / "one")
         one = begin(folder / "one", podman)
         assert one.facts["deployment_id"] != before
-        anew = claim_all(one, podman, POOL)
-        assert not anew["ids"] & ours["ids"]
+        claimed_again = claim_all(one, podman, POOL)
+        assert not claimed_again["ids"] & ours["ids"]
         checked = nothing_was_found(podman, one) + nothing_was_found(podman, other)
         left = claims[0]["workspace_id"] in podman("ps", "--all", "--format", "{{.Names}}")
         assert left, "what the lost deployment's people have is left alone"
@@ -102,8 +102,8 @@ def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with container_engine() as podman, tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
-        told = tell(podman, Path(folder), number)
-        print(json.dumps(told | {"seconds": round(time.monotonic() - begun)}))
+        figures = check_both(podman, Path(folder), number)
+        print(json.dumps(figures | {"seconds": round(time.monotonic() - begun)}))
 
 
 if __name__ == "__main__":

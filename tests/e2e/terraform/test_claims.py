@@ -187,12 +187,12 @@ def check_lint(stack: DevStack) -> None:
     pools = {w["template"]: w for w in stack.ask("workspaces", "list", "--prebuilt", "--all")["workspaces"]}
     before = stack.ask("workspaces", "show", pools["desk"]["id"])
     for template in ("shelf", "plain"):
-        said = stack.cli("presets", "lint", f"terra/{template}/one", "--json")
-        assert (said.code, said.json["replacements"]) == (0, []), said
-        assert said.json["workspace_id"] == pools[template]["id"]
-    said = stack.cli("presets", "lint", "terra/desk/one", "--json")
-    assert (said.code, said.json["error"]["type"]) == (1, "ClaimWouldReplace"), said
-    assert said.json["error"]["details"]["replacements"] == [
+        output = stack.cli("presets", "lint", f"terra/{template}/one", "--json")
+        assert (output.code, output.json["replacements"]) == (0, []), output
+        assert output.json["workspace_id"] == pools[template]["id"]
+    output = stack.cli("presets", "lint", "terra/desk/one", "--json")
+    assert (output.code, output.json["error"]["type"]) == (1, "ClaimWouldReplace"), output
+    assert output.json["error"]["details"]["replacements"] == [
         {"resource": "terraform_data.vm", "paths": ["triggers_replace"]}
     ]
     human = stack.cli("presets", "lint", pools["desk"]["preset_id"])
@@ -201,8 +201,8 @@ def check_lint(stack: DevStack) -> None:
     assert "error: ClaimWouldReplace: a claim of terra/desk/one" in human.err
     refusals = {"terra/desk/two": "NoClaimablePrebuiltWorkspaces", "terra/desk/three": "PresetNotFound"}
     for preset, kind in refusals.items():
-        said = stack.cli("presets", "lint", preset, "--json")
-        assert (said.code, said.json["error"]["type"]) == (1, kind), said
+        output = stack.cli("presets", "lint", preset, "--json")
+        assert (output.code, output.json["error"]["type"]) == (1, kind), output
     assert stack.ask("workspaces", "show", pools["desk"]["id"]) == before
 
 
@@ -223,8 +223,8 @@ def test_a_claim_that_replaces_is_foreseen_and_reported_to_its_operators(stack: 
     mutable = {"files": MUTABLE, "variables": {"made": str(stack.files / "made")}}
     text = TEMPLATE.format(immutable=json.dumps({"files": IMMUTABLE}), mutable=json.dumps(mutable))
     (stack.files / "terra.yaml").write_text(text)
-    said = stack.cli("apply", "-f", str(stack.files / "terra.yaml"))
-    assert said.code == 0, said
+    output = stack.cli("apply", "-f", str(stack.files / "terra.yaml"))
+    assert output.code == 0, output
     wait_ready(stack)
     check_lint(stack)
     assert receiver.bodies == []
@@ -234,8 +234,8 @@ def test_a_claim_that_replaces_is_foreseen_and_reported_to_its_operators(stack: 
     assert claimed.code == 0, claimed
     assert claimed.json["source"] == "prebuilt"
     shown = stack.ask("workspaces", "show", "alice/mine")
-    told = [event for event in shown["events"] if event["kind"] == "resources_replaced"]
-    assert [event["data"]["replacements"] for event in told] == [
+    events = [event for event in shown["events"] if event["kind"] == "resources_replaced"]
+    assert [event["data"]["replacements"] for event in events] == [
         [{"resource": "terraform_data.vm", "paths": ["triggers_replace"]}]
     ]
     assert counted(stack, "prebuilds_resource_replacements_total") == 1

@@ -161,10 +161,10 @@ async def test_an_address_with_a_port_is_waited_for_and_probed(driver: Terraform
     with pytest.raises(ProvisionFailed, match="did not answer"):
         await driver.apply(silent, log)
     assert set(await existing(driver)) == {first.workspace_id}
-    far = wanted(files, source={"address": "url", "reachable": False})
-    assert (await driver.apply(far, log)).address == address
+    unreachable = wanted(files, source={"address": "url", "reachable": False})
+    assert (await driver.apply(unreachable, log)).address == address
     await driver.destroy(later(first, log, state=None), log)
-    await driver.destroy(later(far, log), log)
+    await driver.destroy(later(unreachable, log), log)
 
 
 async def test_a_host_that_did_not_finish_a_build_does_not_answer_for_it(

@@ -52,7 +52,7 @@ def until_status(stack: DevStack, workspace: str, status: str) -> None:
     until(lambda: show(stack, workspace)["status"] == status, f"{workspace} to be {status}", 30, stack.log)
 
 
-def test_a_ttl_stops_it_and_a_start_keeps_its_claim(stack: DevStack) -> None:
+def test_a_ttl_stops_a_workspace_and_a_start_keeps_its_claim(stack: DevStack) -> None:
     stack.apply("ends", 1, **QUICK)
     stack.wait_whole("ends")
     dev = claim(stack, "ends", "ends", "--ttl", "2s", "--initiator", "bob")
@@ -84,7 +84,7 @@ def test_a_ttl_stops_it_and_a_start_keeps_its_claim(stack: DevStack) -> None:
     stack.wait_whole("ends")
 
 
-def test_it_starts_by_its_schedule_and_once(stack: DevStack) -> None:
+def test_a_workspace_starts_once_by_its_schedule(stack: DevStack) -> None:
     stack.apply("wakes", 1, **QUICK)
     stack.wait_whole("wakes")
     dev = claim(stack, "wakes", "wakes", "--autostart", DAILY)

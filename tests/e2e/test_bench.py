@@ -72,7 +72,7 @@ def histories(stack: DevStack) -> int:
     return asyncio.run(count())
 
 
-def test_claims_and_bursts_are_measured_and_forgotten(stack: DevStack) -> None:
+def test_bench_measures_claims_and_bursts_and_removes_their_rows(stack: DevStack) -> None:
     stack.apply("besides", 1, command=["sleep", "infinity"], ready=None)
     stack.wait_whole("besides")
     before = counts(stack)
@@ -94,7 +94,7 @@ def test_claims_and_bursts_are_measured_and_forgotten(stack: DevStack) -> None:
     assert "errors 0" in output
 
 
-def test_passes_are_measured_as_they_are(stack: DevStack) -> None:
+def test_bench_measures_passes(stack: DevStack) -> None:
     [report] = stack.ask("bench", "reconcile", "--passes", "2")["reports"]
     check(report["figures"], 2)
     assert report["counts"]["largest result in bytes"] > 0

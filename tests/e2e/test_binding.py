@@ -80,7 +80,7 @@ def refused(output: CommandOutput) -> str:
     return f"{output.json['error']['message']}; {output.json['error']['remedy']}"
 
 
-async def test_what_meets_another_deployments_namespace_refuses_by_name(
+async def test_every_role_refuses_the_namespace_of_another_deployment_and_names_it(
     stack: DevStack, other_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = {"PREBUILDS_DATABASE_URL": other_url}  # with the Temporal of the stack
@@ -136,7 +136,7 @@ async def test_what_meets_another_deployments_namespace_refuses_by_name(
     await engine.dispose()
 
 
-async def test_a_service_beside_dev_finds_it_and_no_other(
+async def test_a_service_beside_dev_connects_only_to_that_dev(
     stack: DevStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in os.environ if name.startswith(("TEMPORAL_", "PREBUILDS_"))]:
@@ -154,7 +154,7 @@ async def test_a_service_beside_dev_finds_it_and_no_other(
         await PrebuildsClient.connect()
 
 
-async def test_a_namespace_is_adopted_on_purpose_and_not_from_who_is_at_work(
+async def test_a_namespace_is_adopted_only_on_request_and_not_from_a_working_deployment(
     stack: DevStack, engine: AsyncEngine, database_url: str, other_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await namespace(stack)
@@ -193,7 +193,7 @@ async def test_a_namespace_is_adopted_on_purpose_and_not_from_who_is_at_work(
     )
 
 
-async def test_of_two_deployments_that_bind_one_namespace_at_once_one_is_refused(
+async def test_two_deployments_that_bind_one_namespace_at_once_get_one_refusal(
     stack: DevStack, engine: AsyncEngine, database_url: str, other_url: str
 ) -> None:
     stack.cli("migrate", PREBUILDS_DATABASE_URL=other_url)
@@ -210,7 +210,7 @@ async def test_of_two_deployments_that_bind_one_namespace_at_once_one_is_refused
     await second.dispose()
 
 
-async def test_a_server_that_does_not_let_us_stops_no_deployment(
+async def test_a_server_that_forbids_namespace_changes_stops_no_deployment(
     stack: DevStack, engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server does not let a namespace be written; a worker's credentials may not even describe it."""

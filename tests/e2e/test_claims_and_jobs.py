@@ -17,7 +17,7 @@ from tests.e2e.dev_stack import DevStack, frozen, until
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 
 
-def test_forty_claims_on_ten_prebuilds(stack: DevStack) -> None:
+def test_forty_claims_at_once_get_a_workspace_each_or_a_refusal(stack: DevStack) -> None:
     stack.apply("burst", 10, **QUICK)
     stack.wait_whole("burst")
     stack.ask("pause", "--reason", "the exact count")

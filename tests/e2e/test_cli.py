@@ -146,7 +146,7 @@ def refusals(stack: DevStack) -> DevStack:
 
 
 @pytest.mark.parametrize(("change", "kind", "field"), REFUSALS, ids=[" ".join(r[0]) for r in REFUSALS])
-def test_a_bad_claim_is_refused_by_name_and_writes_nothing(
+def test_a_bad_claim_gets_an_error_that_names_the_field_and_writes_nothing(
     refusals: DevStack, change: tuple[str, str], kind: str, field: str
 ) -> None:
     words = list(CLAIM)
@@ -175,7 +175,7 @@ def test_a_bad_claim_is_refused_by_name_and_writes_nothing(
         ("not an object", "input"),
     ],
 )
-def test_a_bad_payload_is_refused_by_name(refusals: DevStack, payload: object, field: str) -> None:
+def test_a_bad_payload_gets_an_error_that_names_the_field(refusals: DevStack, payload: object, field: str) -> None:
     good = {"preset": "refusals/python/small", "owner": "alice", "name": "good"}
     output = refusals.temporal(
         *("workflow", "execute", "--type", "ClaimWorkspace", "--task-queue", "prebuilds-claims", "--output", "json"),
@@ -204,7 +204,7 @@ def test_a_bad_payload_is_refused_by_name(refusals: DevStack, payload: object, f
         ),
     ],
 )
-def test_a_bad_template_file_is_refused_by_path(stack: DevStack, text: str, field: str) -> None:
+def test_a_bad_template_file_gets_an_error_with_the_path_of_the_field(stack: DevStack, text: str, field: str) -> None:
     path = stack.files / "bad.yaml"
     path.write_text(text)
     output = stack.cli("apply", "-f", str(path), "--json")

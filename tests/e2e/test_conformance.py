@@ -65,7 +65,7 @@ def test_our_drivers_keep_the_promises(conformance_check: Any) -> None:
     conformance_check()
 
 
-async def test_a_process_made_for_a_person_is_told_so(tmp_path: Path) -> None:
+async def test_a_process_created_by_a_claim_has_the_claim_file_at_its_start(tmp_path: Path) -> None:
     """As a claim on an empty pool makes it. A later start leaves what it was told."""
     driver = ProcessProvisioner(tmp_path, DEPLOYMENT)
     # At a later start `up` is there already, so that `told` may be written while it is read: it is replaced as a whole.
@@ -155,7 +155,7 @@ def test_the_examples_own_tests_pass(installed: dict[str, str]) -> None:
     assert f"{len(CHECKS) - skipped} passed, {skipped} skipped" in done.stdout
 
 
-def test_a_broken_promise_is_told_and_is_exit_code_1(installed: dict[str, str], tmp_path: Path) -> None:
+def test_a_failed_check_is_reported_and_gives_exit_code_1(installed: dict[str, str], tmp_path: Path) -> None:
     info = tmp_path / "broken-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
@@ -185,7 +185,7 @@ def test_a_broken_promise_is_told_and_is_exit_code_1(installed: dict[str, str], 
         (["process", "--source", "TYPO"], {}, "error: InvalidSource: source.comand: "),
     ],
 )
-def test_what_cannot_be_checked_is_a_typed_error(
+def test_a_driver_that_cannot_be_checked_is_a_typed_error(
     words: list[str],
     env: dict[str, str],
     error: str,

@@ -55,7 +55,7 @@ def test_the_first_start_prints_nothing_of_its_libraries(own: DevStack) -> None:
     assert "alembic" not in own.log.read_text()
 
 
-def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None:
+def test_dev_prints_the_metrics_address_of_each_worker(own: DevStack) -> None:
     role_by_url = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
     assert set(role_by_url.values()) == {"claims", "control", "http", "provisioner"}
     assert {role: url for url, role in role_by_url.items()} == own.facts["metrics"]
@@ -66,7 +66,7 @@ def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_what_holds_secrets_is_closed_to_others_and_the_servers_are_given_none(own: DevStack) -> None:
+def test_files_with_secrets_are_private_and_the_servers_get_no_secrets(own: DevStack) -> None:
     pids = own.facts["pids"]
     for name in ("supervisor", "claims", "control", "provisioner"):
         limits = Path(f"/proc/{pids[name]}/limits").read_text()
@@ -85,13 +85,13 @@ def test_the_stack_has_a_token_of_its_own(own: DevStack) -> None:
     assert file.read_text().startswith(f"pbt_{UUID(listed['id']).hex}_")
 
 
-def test_a_refusal_is_json_where_that_is_asked_for(own: DevStack) -> None:
+def test_a_refusal_is_json_with_the_json_option(own: DevStack) -> None:
     output = own.typed("dev", "--json")
     assert (output.code, output.json["error"]["type"]) == (3, "StackUnreachable"), output
     assert "is in use by the process" in output.json["error"]["message"]
 
 
-def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: DevStack) -> None:
+def test_restarted_workspaces_answer_before_anybody_can_claim_them(own: DevStack) -> None:
     may_answer, printed = own.files / "told", own.files / "printed.json"
     command = ["sh", "-c", SERVE_ONCE_THEN_WHEN_TOLD, "sh", "{port}", str(may_answer)]
     own.apply("back", 2, command=command)
@@ -132,7 +132,7 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
 
 
 @pytest.mark.usefixtures("heard_interrupts")
-def test_a_terminal_that_closes_ends_it_as_ctrl_c_does(own: DevStack) -> None:
+def test_a_closed_terminal_ends_dev_as_ctrl_c_does(own: DevStack) -> None:
     assert own.stop() == 0  # unless the test before has stopped it
     terminal, inside = pty.openpty()
     own.process = subprocess.Popen(

@@ -91,7 +91,7 @@ def well(checks: dict[str, dict[str, Any]]) -> set[str]:
     return {name for name, check in checks.items() if check["ok"]} - {"fairness"}
 
 
-async def test_all_is_well_on_dev(stack: DevStack) -> None:
+async def test_doctor_finds_nothing_wrong_on_dev(stack: DevStack) -> None:
     stack.apply("doctor-well", 0, **QUICK)
     report = until_well(partial(stack.cli, "doctor", "--json")).json
     assert report["ok"] is True
@@ -123,7 +123,7 @@ async def nothing_left(client: Client) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
+def test_doctor_reports_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{closed_port}/prebuilds"
     output = stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=url)
     checks = by_name(output)
@@ -138,7 +138,7 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
     assert (text_output.code, text_output.out.count(checks["database"]["remedy"])) == (1, 1)
 
 
-def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
+def test_doctor_reports_a_temporal_server_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
     assert well(checks) == {
         *("settings", "isolation", "disks", "database", "schema_version", "state_key", "clock_skew", "history"),
@@ -148,27 +148,27 @@ def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]
 
 
-def test_a_namespace_that_does_not_exist(stack: DevStack) -> None:
+def test_doctor_reports_a_namespace_that_does_not_exist(stack: DevStack) -> None:
     checks = by_name(
         stack.cli("doctor", "--json", TEMPORAL_ADDRESS=stack.facts["temporal_address"], TEMPORAL_NAMESPACE="nowhere")
     )
     assert "temporal operator namespace create -n nowhere" in checks["temporal"]["remedy"]
 
 
-def test_an_environment_that_cannot_be_read(stack: DevStack) -> None:
+def test_doctor_reports_a_setting_that_cannot_be_read(stack: DevStack) -> None:
     checks = by_name(stack.cli("doctor", "--json", PREBUILDS_RECONCILE_INTERVAL="soon"))
     assert well(checks) == set()
     assert {check["remedy"] for check in checks.values()} == {"correct or unset PREBUILDS_RECONCILE_INTERVAL"}
 
 
-async def test_a_database_without_our_schema(stack: DevStack, empty_database_url: str) -> None:
+async def test_doctor_reports_a_database_without_the_schema(stack: DevStack, empty_database_url: str) -> None:
     checks = by_name(stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=empty_database_url))
     assert {"database", "clock_skew", "temporal"} <= well(checks)
     assert checks["schema_version"]["remedy"] == "run `prebuilds init`"
     assert checks["task_queues"]["remedy"] == checks["loop"]["remedy"] == "run `prebuilds init`"
 
 
-def test_a_queue_that_nobody_serves(stack: DevStack) -> None:
+def test_doctor_reports_a_queue_without_workers(stack: DevStack) -> None:
     queue = f"doctor-{uuid4().hex[:8]}"
     stack.apply("doctor-unserved", 0, queue=queue, **QUICK)
     checks = by_name(stack.cli("doctor", "--json"))
@@ -179,7 +179,7 @@ def test_a_queue_that_nobody_serves(stack: DevStack) -> None:
     assert queue not in stack.cli("doctor", "--json").out
 
 
-async def test_a_bare_server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_names_what_a_bare_server_lacks(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine(database_url)
     await record_start(engine, None)
     async with await WorkflowEnvironment.start_local(dev_server_existing_path=binary("temporal")) as env:
@@ -197,7 +197,9 @@ async def test_a_bare_server(database_url: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("fair", [True, False])
-async def test_fairness_is_told_on_a_queue_of_four_partitions(fair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_reports_fairness_on_a_queue_of_four_partitions(
+    fair: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if fair:
         monkeypatch.setattr(fairness, "SETTLE_S", (*fairness.SETTLE_S, 3.0, 6.0))  # late tasks look like unfairness
     async with await WorkflowEnvironment.start_local(
@@ -207,7 +209,7 @@ async def test_fairness_is_told_on_a_queue_of_four_partitions(fair: bool, monkey
         await nothing_left(env.client)
 
 
-async def test_it_answers_in_time_when_nobody_else_does(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doctor_answers_in_time_when_no_server_does(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # in its own time
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{silent_port}")
     settings = Settings(database_url=f"postgresql://me@127.0.0.1:{silent_port}/prebuilds")
@@ -215,7 +217,7 @@ async def test_it_answers_in_time_when_nobody_else_does(silent_port: int, monkey
     assert [check.name for check in report.checks if check.ok] == ["settings", "isolation", "disks"]
 
 
-async def test_warnings_of_queues(
+async def test_unserved_queues_are_warned_of_and_an_unreachable_server_gives_no_warning(
     stack: DevStack, closed_port: int, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served, unserved = "prebuilds-provisioner", f"doctor-{uuid4().hex[:8]}"

@@ -76,7 +76,7 @@ async def first_event(temporal: Client, claim_id: str):  # type: ignore[no-untyp
     return history.events[0].workflow_execution_started_event_attributes
 
 
-async def test_claims_are_answered_when_they_are_committed_and_recorded_all_the_same(
+async def test_claims_are_answered_at_commit_and_temporal_records_them_later(
     stack: DevStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Temporal is kept from learning of an answer until the answer is here."""
@@ -108,7 +108,7 @@ async def test_claims_are_answered_when_they_are_committed_and_recorded_all_the_
     assert len([w for w in stack.workspaces("at-once") if w["owner"] == "alice"]) == 3
 
 
-async def test_what_cannot_work_is_refused_at_the_start(stack: DevStack) -> None:
+async def test_settings_that_cannot_work_are_refused_at_the_start(stack: DevStack) -> None:
     address = stack.facts["temporal_address"]
     with pytest.raises(TypeError, match="pydantic_data_converter"):
         async with claims_worker(await Client.connect(address), stack.facts["database_url"]):

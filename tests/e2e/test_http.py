@@ -39,7 +39,9 @@ def claim_of(organization: str, name: str, **more: Any) -> dict[str, Any]:
     return {"preset": f"{organization}/python/small", "owner": "alice", "name": f"{organization}-{name}"} | more
 
 
-async def test_while_temporal_stands_still_what_is_ready_is_claimed(stack: DevStack, http: httpx.AsyncClient) -> None:
+async def test_ready_prebuilds_are_claimed_while_temporal_stands_still(
+    stack: DevStack, http: httpx.AsyncClient
+) -> None:
     organization = "httpaway"
     stack.apply(organization, 6, **READY)
     stack.wait_whole(organization)
@@ -72,7 +74,7 @@ async def test_while_temporal_stands_still_what_is_ready_is_claimed(stack: DevSt
     assert (explained["outcome"], explained["workspace_id"]) == ("prebuilt", answers[3].json()["workspace_id"])
 
 
-async def test_a_claim_waits_in_the_queue_and_hears_of_its_workspace(stack: DevStack, http: httpx.AsyncClient) -> None:
+async def test_a_claim_waits_in_the_queue_until_it_gets_its_workspace(stack: DevStack, http: httpx.AsyncClient) -> None:
     organization = "httpwait"
     stack.apply(organization, 0, **READY)
     with frozen(stack, "provisioner"):
@@ -128,7 +130,9 @@ async def test_a_server_answers_what_is_under_way_before_it_ends(stack: DevStack
     assert len(answered) == len(claims), [error for error in answers if isinstance(error, Exception)]
 
 
-async def test_the_documentation_needs_no_other_server(stack: DevStack, http: httpx.AsyncClient) -> None:
+async def test_the_documentation_page_loads_nothing_from_other_servers(
+    stack: DevStack, http: httpx.AsyncClient
+) -> None:
     page = await http.get("/docs")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "://" not in page.text

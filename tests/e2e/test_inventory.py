@@ -74,7 +74,7 @@ def claim(stack: DevStack, organization: str, name: str) -> Any:
     return stack.ask("claim", "--preset", preset, "--owner", "alice", "--name", name, "--wait-ready")
 
 
-def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> None:
+def test_the_inventory_finds_and_mends_killed_and_orphaned_workspaces(stack: DevStack) -> None:
     stack.apply("vanish", 2, **QUICK)
     stack.wait_whole("vanish")
     mine = claim(stack, "vanish", "vanished")["workspace_id"]
@@ -112,7 +112,7 @@ def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> N
     assert not inventory_by_workspace(stack).keys() & {mine, orphan, *pooled}
 
 
-def test_logs_tell_how_a_workspace_was_made_and_why_it_was_not(stack: DevStack) -> None:
+def test_logs_show_how_a_workspace_was_made_or_why_it_failed(stack: DevStack) -> None:
     stack.apply("logged", 1, **QUICK)
     stack.wait_whole("logged")
     taken = claim(stack, "logged", "logged")

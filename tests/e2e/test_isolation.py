@@ -53,7 +53,7 @@ def run_hostile(state_dir: Path, *before: str, **env: str) -> Any:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root gives ids to others")
-def test_with_ids_of_their_own_a_hostile_workspace_finds_nothing(open_folder: Path) -> None:
+def test_a_hostile_workspace_with_a_user_id_of_its_own_finds_nothing(open_folder: Path) -> None:
     found = run_hostile(open_folder / "state", PREBUILDS_PROCESS_UIDS="100000-165535")
     assert (found["environ"], found["cmdline"], found["memory"], found["files"]) == ([], [], [], {})
     assert (found["folders"], found["guessed"], found["signals"]) == ([], [], [])
@@ -69,7 +69,7 @@ def test_with_ids_of_their_own_a_hostile_workspace_finds_nothing(open_folder: Pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_without_ids_it_finds_what_the_documentation_says(open_folder: Path) -> None:
+def test_a_hostile_workspace_without_a_user_id_of_its_own_finds_what_the_docs_say(open_folder: Path) -> None:
     before: tuple[str, ...] = ()
     if os.geteuid() == 0:
         before = AS_SOMEBODY

@@ -60,7 +60,7 @@ def check_whole(stack: DevStack, *organizations: str) -> None:
     until(rows_and_processes_agree, "a process for each row and a row for each process")
 
 
-def test_claims_in_the_air_survive_their_worker(own: DevStack) -> None:
+def test_claims_under_way_survive_their_worker(own: DevStack) -> None:
     own.apply("air", 8, **QUICK)
     own.wait_whole("air")
 
@@ -169,7 +169,7 @@ def test_the_whole_stack_killed_again_and_again(own: DevStack) -> None:
     check_whole(own, "all", "air", "servers-postgres", "servers-temporal")
 
 
-def test_ctrl_c_and_back_keeps_ids_and_folders(own: DevStack) -> None:
+def test_a_restart_after_ctrl_c_keeps_ids_and_folders(own: DevStack) -> None:
     own.apply("back", 1)
     own.wait_whole("back")
     before = own.workspaces("back")

@@ -50,7 +50,7 @@ def claim(stack: DevStack, organization: str, name: str, *more: str) -> Any:
     return stack.ask(*words, "--wait-ready", *more)
 
 
-def test_a_template_deleted_and_applied_anew_is_another_one(stack: DevStack) -> None:
+def test_a_template_applied_after_its_deletion_is_a_new_template(stack: DevStack) -> None:
     stack.apply("anew", 2, **QUICK)
     stack.wait_whole("anew")
     old, before = stack.preset("anew"), pooled(stack, "anew")
@@ -159,7 +159,7 @@ def test_a_failing_pool_is_held_explained_resumed_kept_and_pruned(stack: DevStac
     assert stack.ask("templates", "delete", "fails/python")["changed"]
 
 
-def test_nothing_is_held_and_nothing_is_to_be_resumed(stack: DevStack) -> None:
+def test_resume_of_a_preset_that_is_not_held_changes_nothing(stack: DevStack) -> None:
     stack.apply("well", 0, **QUICK)
     output = stack.cli("presets", "resume", "well/python/small")
     assert output.code == 0
@@ -204,7 +204,7 @@ def test_the_histories_of_a_running_deployment_replay(stack: DevStack) -> None:
     assert stack.cli("release", "alice/replayed", "--wait").code == 0
 
 
-def test_a_queue_without_workers_is_told(stack: DevStack) -> None:
+def test_status_warns_of_a_queue_without_workers(stack: DevStack) -> None:
     queue = f"operating-{uuid4().hex[:8]}"
     stack.apply("unserved", 1, queue=queue, **QUICK)
     # Temporal is asked for a second and no more, which may be too short on a busy machine.
@@ -228,14 +228,16 @@ def test_a_change_is_made_without_temporal_too(stack: DevStack) -> None:
 
 @pytest.mark.parametrize("words", [("start",), ("stop",), ("stop", "--wait"), ("reconcile",), ("reconcile", "--wait")])
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
-def test_what_needs_temporal_says_that_it_is_away(stack: DevStack, words: tuple[str, ...], address: str) -> None:
+def test_a_command_that_needs_temporal_reports_that_it_is_away(
+    stack: DevStack, words: tuple[str, ...], address: str
+) -> None:
     output = stack.cli("--json", *words, TEMPORAL_ADDRESS=address)
     assert (output.code, output.json["error"]["type"]) == (3, "StackUnreachable"), output
     assert "cannot reach Temporal" in output.json["error"]["message"]
     assert "TEMPORAL_ADDRESS" in output.json["error"]["remedy"]
 
 
-def test_a_namespace_that_is_none_is_named(stack: DevStack) -> None:
+def test_the_error_names_a_namespace_that_does_not_exist(stack: DevStack) -> None:
     at = {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "TEMPORAL_NAMESPACE": "nowhere"}
     for word in ("start", "stop"):
         output = stack.cli("--json", word, **at)

@@ -43,7 +43,7 @@ async def test_a_recycled_pid_is_left_alone(driver: ProcessProvisioner, tmp_path
     await driver.destroy(later(build), log)  # must not end the test run
 
 
-async def test_what_leaves_the_group_is_ended_too(driver: ProcessProvisioner) -> None:
+async def test_a_process_that_leaves_its_group_is_ended_too(driver: ProcessProvisioner) -> None:
     source = {"command": ["sh", "-c", "setsid sleep 1000 & touch up; exec sleep 1000"], "ready": {"file": "up"}}
     build = wanted(source)
     await driver.apply(build, log)
@@ -51,7 +51,7 @@ async def test_what_leaves_the_group_is_ended_too(driver: ProcessProvisioner) ->
 
 
 @pytest.mark.parametrize("effect", ["apply", "claim"])
-async def test_one_whose_folder_was_removed_gets_no_second_process(
+async def test_a_process_without_its_folder_gets_no_second_process(
     driver: ProcessProvisioner, tmp_path: Path, effect: str
 ) -> None:
     build = wanted(SLEEP)
@@ -62,7 +62,7 @@ async def test_one_whose_folder_was_removed_gets_no_second_process(
     assert before != after, "it has no files any more, and nobody knows where it listens"
 
 
-async def test_one_whose_folder_was_removed_is_stopped(driver: ProcessProvisioner, tmp_path: Path) -> None:
+async def test_a_process_without_its_folder_is_stopped(driver: ProcessProvisioner, tmp_path: Path) -> None:
     ends_well = f"trap 'touch {tmp_path}/ended; exit' TERM; touch up; while :; do sleep 0.02; done"
     build = wanted({"command": ["sh", "-c", ends_well], "ready": {"file": "up"}})
     await driver.apply(build, log)
@@ -72,7 +72,7 @@ async def test_one_whose_folder_was_removed_is_stopped(driver: ProcessProvisione
     assert (tmp_path / "ended").exists(), "it was asked first"
 
 
-async def test_one_whose_folder_was_removed_ends_with_the_host(driver: ProcessProvisioner, tmp_path: Path) -> None:
+async def test_a_process_without_its_folder_ends_with_the_host(driver: ProcessProvisioner, tmp_path: Path) -> None:
     build = wanted(SLEEP)
     await driver.apply(build, log)
     shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
@@ -99,7 +99,9 @@ time.sleep(1000)
 
 
 @pytest.mark.parametrize("which", ["deaf", "parent"])
-async def test_what_has_overwritten_its_tag_is_seen_and_ended(driver: ProcessProvisioner, which: str) -> None:
+async def test_a_process_that_has_overwritten_its_tag_is_found_and_ended(
+    driver: ProcessProvisioner, which: str
+) -> None:
     build = wanted(
         {"command": [sys.executable, "-c", SCRUBBED, which], "ready": {"file": "up"}, "stop_timeout": "200ms"}
     )
@@ -138,7 +140,7 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
-async def test_what_a_dead_command_has_left_is_ended(
+async def test_children_of_a_dead_command_are_ended(
     driver: ProcessProvisioner, headless: tuple[Provision, psutil.Process]
 ) -> None:
     build, left = headless
@@ -148,7 +150,7 @@ async def test_what_a_dead_command_has_left_is_ended(
 
 
 @pytest.mark.parametrize("how", ["claim", "restore"])
-async def test_what_a_dead_command_has_left_is_ended_before_another_starts(
+async def test_children_of_a_dead_command_are_ended_before_the_next_start(
     driver: ProcessProvisioner, headless: tuple[Provision, psutil.Process], how: str
 ) -> None:
     build, left = headless
@@ -160,7 +162,7 @@ async def test_what_a_dead_command_has_left_is_ended_before_another_starts(
     assert await running(driver) == {build.workspace_id: True}
 
 
-async def test_an_end_that_was_cut_short_is_made_whole(
+async def test_an_interrupted_stop_is_completed_by_the_next_attempt(
     driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = wanted({"command": [sys.executable, "-c", SCRUBBED, "parent"], "ready": {"file": "up"}})
@@ -200,7 +202,7 @@ async def test_a_group_of_a_recycled_number_is_left_alone(driver: ProcessProvisi
         processes.send(other, signal.SIGKILL)
 
 
-async def test_what_is_forked_after_a_look_is_ended_too(
+async def test_processes_forked_during_the_search_are_ended_too(
     driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build = wanted(SLEEP)
@@ -222,7 +224,9 @@ async def test_what_is_forked_after_a_look_is_ended_too(
     assert [processes.is_alive(found) for found in forked] == [False, False]
 
 
-async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_fails_while_a_process_cannot_be_ended(
+    driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leaves = "setsid sh -c 'touch up; exec sleep 1000' & exec sleep 1000"  # ready once it has a session of its own
     build = wanted({"command": ["sh", "-c", leaves], "ready": {"file": "up"}})
     await driver.apply(build, log)
@@ -254,7 +258,7 @@ def anothers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return pids
 
 
-async def test_what_is_another_users_is_told_once_the_rest_is_ended(
+async def test_processes_of_another_user_are_reported_after_the_rest_has_ended(
     driver: ProcessProvisioner, anothers: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaves = "setsid sh -c 'echo $$ > pid; mv pid up; exec sleep 1000' & exec sleep 1000"
@@ -272,7 +276,7 @@ async def test_what_is_another_users_is_told_once_the_rest_is_ended(
     await driver.destroy(later(build), log)
 
 
-async def test_a_claims_signal_that_is_refused_is_told(driver: ProcessProvisioner, anothers: set[int]) -> None:
+async def test_a_claim_fails_when_its_signal_cannot_be_sent(driver: ProcessProvisioner, anothers: set[int]) -> None:
     build = wanted(SLEEP | {"claim": {"signal": "SIGUSR1"}})
     made = (await driver.apply(build, log)).resources
     anothers.add(made["pid"])
@@ -281,7 +285,7 @@ async def test_a_claims_signal_that_is_refused_is_told(driver: ProcessProvisione
     anothers.clear()
 
 
-async def test_one_that_takes_its_time_to_end_keeps_no_thread_of_the_loop(driver: ProcessProvisioner) -> None:
+async def test_a_process_that_ends_slowly_blocks_no_thread_of_the_event_loop(driver: ProcessProvisioner) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     script = "trap 'touch told' TERM; touch up; while :; do sleep 0.05; done"
     build = wanted({"command": ["sh", "-c", script], "ready": {"file": "up"}, "stop_timeout": "60s"})

@@ -48,7 +48,9 @@ async def test_a_record_that_names_no_deployment_is_left(tmp_path: Path) -> None
         path.write_text(json.dumps(record))
 
 
-async def test_the_mark_is_there_before_anybody_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_mark_is_written_before_the_claim_file_and_the_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that dies in between has marked it, and told nobody."""
     build = wanted(SLEEP | {"claim": {"signal": "SIGUSR1"}, "command": ["sh", "-c", "trap : USR1; sleep 1000"]})
     async with driver_in(tmp_path) as driver:

@@ -71,7 +71,7 @@ async def test_a_paused_workspace_is_its_folder_and_comes_back_with_it(driver: P
     assert await driver.probe(first.workspace_id)
 
 
-async def test_each_call_twice_and_at_once_makes_one_thing(driver: ProcessProvisioner) -> None:
+async def test_each_call_made_twice_at_once_makes_one_workspace(driver: ProcessProvisioner) -> None:
     build = wanted(SERVE)
     made = await asyncio.gather(*[driver.apply(build, log) for _ in range(4)])
     assert len({m.resources["pid"] for m in made}) == 1
@@ -166,9 +166,7 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ProcessPro
         await driver.apply(build, log)
 
 
-async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(
-    driver: ProcessProvisioner, tmp_path: Path
-) -> None:
+async def test_an_inventory_removes_records_of_long_gone_workspaces(driver: ProcessProvisioner, tmp_path: Path) -> None:
     gone, there = wanted(SLEEP), wanted(SLEEP)
     for build in (gone, there):
         await driver.apply(build, log)
@@ -227,7 +225,7 @@ async def test_a_claim_s_secrets_in_the_log_are_not_in_the_error(driver: Process
     assert "(sensitive value)" in str(failed.value)
 
 
-async def test_one_that_is_never_ready_fails_and_leaves_nothing(driver: ProcessProvisioner) -> None:
+async def test_a_workspace_that_is_never_ready_fails_and_leaves_nothing(driver: ProcessProvisioner) -> None:
     source = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
     with pytest.raises(ProvisionFailed, match=r"not ready within 0\.2 s"):
         await driver.apply(wanted(source, ready_timeout_s=0.2), log)
@@ -246,7 +244,7 @@ async def test_a_cancelled_start_leaves_nothing(driver: ProcessProvisioner) -> N
     await driver.apply(wanted(SLEEP, 1, build.workspace_id), log)  # the same build may be tried again
 
 
-async def test_a_program_that_is_not_there_can_never_work(driver: ProcessProvisioner) -> None:
+async def test_a_missing_program_is_an_invalid_source(driver: ProcessProvisioner) -> None:
     source = {"command": ["no-such-program"]}
     with pytest.raises(InvalidSource, match=r"source\.command: no program no-such-program"):
         driver.validate(source)
@@ -276,7 +274,7 @@ async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvi
     assert again.address == made.address
 
 
-async def test_what_is_restored_is_waited_for_unless_it_is_claimed(driver: ProcessProvisioner) -> None:
+async def test_restoring_waits_for_prebuilds_and_not_for_claimed_workspaces(driver: ProcessProvisioner) -> None:
     never_again = {"command": ["sh", "-c", "test -e bad || touch up; exec sleep infinity"], "ready": {"file": "up"}}
     serves, ends = wanted(SERVE), wanted({**SLEEP, "command": ["sh", "-c", "test ! -e bad && exec sleep 1000"]})
     claimed = wanted(never_again, owner="alice", claimed=True)
@@ -294,7 +292,7 @@ async def test_what_is_restored_is_waited_for_unless_it_is_claimed(driver: Proce
     assert await driver.restore() == [ends.workspace_id]
 
 
-async def test_what_failed_to_start_again_is_not_restored(driver: ProcessProvisioner) -> None:
+async def test_a_workspace_that_failed_to_start_again_is_not_restored(driver: ProcessProvisioner) -> None:
     source = {"command": ["sh", "-c", "test -e bad || touch up; exec sleep infinity"], "ready": {"file": "up"}}
     first = wanted(source)
     home = Path((await driver.apply(first, log)).resources["folder"])
@@ -316,7 +314,9 @@ async def test_what_failed_to_start_again_is_not_restored(driver: ProcessProvisi
     [{"http": "/"}, {"tcp": True}, {"command": [sys.executable, "-c", "import os; os.stat('up')"]}, {"file": "up"}],
     ids=["http", "tcp", "command", "file"],
 )
-async def test_ready_in_each_way(driver: ProcessProvisioner, ready: dict[str, Any]) -> None:
+async def test_each_readiness_check_waits_until_the_process_is_ready(
+    driver: ProcessProvisioner, ready: dict[str, Any]
+) -> None:
     script = (
         "import http.server as h, sys, pathlib; pathlib.Path('up').touch(); "
         "h.test(h.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"

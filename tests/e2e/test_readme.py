@@ -54,7 +54,7 @@ def masked(text: str) -> str:
     return text.strip()
 
 
-def test_what_the_pages_show_is_what_a_stranger_sees(fresh: DevStack) -> None:
+def test_the_console_blocks_show_the_real_output(fresh: DevStack) -> None:
     ids: dict[str, str] = {}
     env = fresh.env | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     pages = [ROOT / "README.md", ROOT / "docs" / "other-languages.md"]

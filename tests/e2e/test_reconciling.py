@@ -47,7 +47,7 @@ async def an_hour_later(engine: AsyncEngine, preset_id: str) -> None:
             await connection.execute(text(statement), {"id": preset_id})
 
 
-async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: DevStack) -> None:
+async def test_a_preset_whose_builds_fail_gets_three_builds_and_delays_no_other_preset(stack: DevStack) -> None:
     stack.apply("failing", 3, command=["false"], ready={"file": "never"})
     stack.apply("fine", 2, **QUICK)
     until(lambda: stack.preset("failing")["held"] == "hard_limited", "the hard limit")

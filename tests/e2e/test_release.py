@@ -18,9 +18,7 @@ def is_gone(stack: DevStack, organization: str) -> bool:
 
 
 @pytest.mark.parametrize("workflow", ["runs", "terminated"])
-async def test_a_release_whose_caller_dies_at_once_cancels_the_start_all_the_same(
-    stack: DevStack, workflow: str
-) -> None:
+async def test_a_release_cancels_the_start_although_its_caller_dies_at_once(stack: DevStack, workflow: str) -> None:
     organization = f"lost-release-{workflow}"
     stack.apply(organization, 0, **NEVER)
     claim = ("claim", "--preset", f"{organization}/python/small", "--owner", "alice", "--name", organization)

@@ -64,7 +64,7 @@ async def cancelled(run: asyncio.Task[terraform_run.Ran]) -> None:
         await run
 
 
-async def test_what_makes_something_is_left_to_finish_and_is_interrupted_once(
+async def test_a_run_that_creates_resources_is_interrupted_once_and_may_finish(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terraform_run, "INTERRUPT_S", 0.1)
@@ -87,9 +87,7 @@ async def test_what_makes_something_is_left_to_finish_and_is_interrupted_once(
     assert not mark.exists()
 
 
-async def test_what_a_command_of_one_that_has_ended_left_behind_is_killed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_commands_left_by_an_ended_run_are_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terraform_run, "INTERRUPT_S", 0.1)
     mark, terraform = folder.parent / "running.json", patient(folder)
     Path(terraform.binary).write_text(PATIENT.replace("touch", "sleep 100 &\necho $! > left\ntouch"))
@@ -106,7 +104,7 @@ async def test_what_a_command_of_one_that_has_ended_left_behind_is_killed(
     assert not mark.exists()
 
 
-async def test_what_makes_nothing_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_creates_nothing_is_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terraform_run, "INTERRUPT_S", 0.1)
     mark = folder.parent / "running.json"
     run = asyncio.create_task(patient(folder).run("plan", *COMMON, mark=mark))
@@ -116,7 +114,7 @@ async def test_what_makes_nothing_is_killed(folder: Path, monkeypatch: pytest.Mo
     assert not mark.exists()
 
 
-async def test_an_orphan_that_never_ends_is_killed_at_last(folder: Path) -> None:
+async def test_an_orphan_is_killed_at_the_deadline(folder: Path) -> None:
     mark = folder.parent / "running.json"
     orphan = started(folder)
     mark.write_text("[]")
@@ -131,7 +129,7 @@ def started(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
-async def test_one_whose_worker_died_right_after_its_start_is_found_by_its_folder(folder: Path) -> None:
+async def test_a_run_whose_worker_died_right_after_its_start_is_found_by_its_folder(folder: Path) -> None:
     mark = folder.parent / "running.json"
     server, orphan = started(folder, "serve"), started(folder)
     elsewhere = folder.parent / "elsewhere"
@@ -172,7 +170,7 @@ async def test_a_mark_is_there_before_the_run_and_a_full_disk_leaves_nothing_unk
     assert not runs(folder)
 
 
-async def test_one_that_cannot_be_marked_is_not_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_cannot_be_marked_is_not_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terraform_run, "INTERRUPT_S", 0.1)
     mark = folder.parent / "running.json"
     run = asyncio.create_task(patient(folder).run("apply", *COMMON, mark=mark, finishes=True))

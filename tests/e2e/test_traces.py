@@ -153,7 +153,7 @@ def test_an_http_request_is_one_trace_down_to_sql_and_the_driver(stack: DevStack
     assert_path(received, spans, *refill, "StartActivity:create_prebuilds", *above, "SignalWorkflow:nudge", "nudge")
 
 
-def test_a_services_claim_is_one_trace_whichever_way_it_goes(stack: DevStack, received: Collector) -> None:
+def test_a_service_claim_is_one_trace_over_http_and_over_temporal(stack: DevStack, received: Collector) -> None:
     stack.wait_whole("traced")
     addresses = [stack.facts[name] for name in ("temporal_address", "http", "database_url")]
     done = subprocess.run(
@@ -181,7 +181,7 @@ def test_a_services_claim_is_one_trace_whichever_way_it_goes(stack: DevStack, re
     assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", "PUT /v1/claims/{claim_id}", "work")
 
 
-def test_each_pass_is_a_trace_of_its_own(stack: DevStack, received: Collector) -> None:
+def test_each_pass_has_its_own_trace(stack: DevStack, received: Collector) -> None:
     def passes() -> list[Span]:
         return [span for span in received.read() if span.name == "pass"]
 

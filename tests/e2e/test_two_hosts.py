@@ -146,7 +146,7 @@ def test_every_build_reaches_the_host_that_made_the_workspace(
         host.kill()
 
 
-def test_what_a_host_has_waits_for_it_while_it_is_away(stack: DevStack, workers: Workers, tmp_path: Path) -> None:
+def test_workspaces_of_a_host_that_is_away_wait_for_it(stack: DevStack, workers: Workers, tmp_path: Path) -> None:
     queue = "hosts-away"
     hosts = away, there = workers.host(tmp_path / "a", queue), workers.host(tmp_path / "b", queue)
     spread(stack, "away", queue, hosts, 4)
@@ -178,7 +178,7 @@ def test_what_a_host_has_waits_for_it_while_it_is_away(stack: DevStack, workers:
         host.kill()
 
 
-def test_a_build_that_is_paused_by_hand_is_told_and_goes_on_when_unpaused(
+def test_doctor_reports_a_paused_build_and_unpausing_continues_it(
     stack: DevStack, workers: Workers, tmp_path: Path
 ) -> None:
     queue, host = "by-hand", workers.host(tmp_path / "a", "by-hand")

@@ -69,7 +69,7 @@ def is_completed(stack: DevStack, workflow: str) -> bool:
     return stack.workflow_status(workflow) is WorkflowExecutionStatus.COMPLETED
 
 
-def test_a_pool_of_zero_makes_a_prebuild_for_who_waits(stack: DevStack, people: ThreadPoolExecutor) -> None:
+def test_a_pool_of_zero_makes_a_prebuild_for_a_waiting_claim(stack: DevStack, people: ThreadPoolExecutor) -> None:
     stack.apply("wait", 0, **QUICK)
     with paused(stack):
         command: Future[CommandOutput] = people.submit(
@@ -172,7 +172,7 @@ def test_ctrl_c_says_that_a_claim_with_an_id_goes_on(stack: DevStack) -> None:
         until(lambda: stack.preset("goes-on")["waiting"] == 0, "the place to be given up")
 
 
-def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:
+def test_a_wait_that_times_out_is_a_typed_error(stack: DevStack) -> None:
     stack.apply("vain", 0, **QUICK)
     with paused(stack):
         output = wait_for(stack, "vain", "in-vain", "--timeout", "1s")
@@ -185,7 +185,7 @@ def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:
     assert wait_for(stack, "vain", "in-vain", "--timeout", "60s").json["source"] == "prebuilt", "tried again"
 
 
-def test_who_waits_outlives_the_worker(stack: DevStack, people: ThreadPoolExecutor) -> None:
+def test_a_waiting_claim_survives_its_worker(stack: DevStack, people: ThreadPoolExecutor) -> None:
     stack.apply("outlives", 0, **QUICK)
     with paused(stack):
         command: Future[CommandOutput] = people.submit(wait_for, stack, "outlives", "survivor", "--timeout", "2m")
@@ -195,7 +195,7 @@ def test_who_waits_outlives_the_worker(stack: DevStack, people: ThreadPoolExecut
     assert (output.code, output.json["source"]) == (0, "prebuilt"), output
 
 
-def test_nobody_waits_where_there_is_no_pool(stack: DevStack) -> None:
+def test_a_claim_does_not_wait_for_a_preset_without_a_pool(stack: DevStack) -> None:
     stack.apply("poolless", 0, **QUICK)
     path = stack.files / "poolless.yaml"
     path.write_text(path.read_text().replace("name: small", "name: bare").replace("instances: 0", "default: false"))
@@ -208,7 +208,7 @@ def test_nobody_waits_where_there_is_no_pool(stack: DevStack) -> None:
     assert output.json["error"]["details"] == {"miss_reason": "no_pool"}
 
 
-def test_twenty_at_once_by_plain_temporal(stack: DevStack) -> None:
+def test_plain_temporal_claims_twenty_workspaces_at_once(stack: DevStack) -> None:
     stack.apply("class", 20, **QUICK)
     stack.wait_whole("class")
     names = [f"pupil-{n}" for n in range(20)]

@@ -76,7 +76,7 @@ async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, cl
     assert not [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
 
 
-async def test_a_build_that_fails_is_told_to_who_waits(stack: DevStack, client: PrebuildsClient) -> None:
+async def test_a_wait_for_a_failed_build_gets_its_error(stack: DevStack, client: PrebuildsClient) -> None:
     stack.apply("unmade", 0, command=["false"], ready={"file": "never"})
     made = await claim(client, "unmade", "unmade", on_empty=OnEmpty.CREATE)
     with pytest.raises(WorkspaceBuildFailed) as refused:
@@ -85,7 +85,7 @@ async def test_a_build_that_fails_is_told_to_who_waits(stack: DevStack, client: 
     assert refused.value.details["error"]
 
 
-async def test_waiting_has_an_end_of_its_own(stack: DevStack, client: PrebuildsClient) -> None:
+async def test_a_wait_ends_at_its_own_timeout(stack: DevStack, client: PrebuildsClient) -> None:
     stack.apply("slow", 0, command=["sleep", "infinity"], ready={"file": "never"})
     made = await claim(client, "slow", "slow", on_empty=OnEmpty.CREATE)
     with pytest.raises(TimeoutError):
@@ -100,7 +100,7 @@ async def test_waiting_has_an_end_of_its_own(stack: DevStack, client: PrebuildsC
         await client.wait_until_ready(made)
 
 
-async def test_a_claim_repeated_after_the_release_is_told_so_when_it_waits(
+async def test_a_repeated_claim_of_a_released_workspace_cannot_be_waited_for(
     stack: DevStack, client: PrebuildsClient
 ) -> None:
     stack.apply("let-go", 1, **IDLE)

@@ -14,7 +14,7 @@ from tests.e2e.podman import Podman
 from tests.e2e.provisions import wanted
 
 
-async def test_a_bounded_container_is_handed_over_and_can_do_no_more(
+async def test_a_container_with_limits_is_handed_over_and_stays_within_them(
     driver: ContainerProvisioner, podman: Podman
 ) -> None:
     source = SLEEP | {

@@ -144,7 +144,7 @@ async def test_an_ordinary_workspace_is_its_owners_from_the_start(driver: Contai
     assert '"alice"' in inside(podman, build, "cat", "/prebuilds/claim.json")
 
 
-async def test_without_a_hand_over_a_claim_changes_nothing(driver: ContainerProvisioner) -> None:
+async def test_a_claim_without_a_hand_over_changes_nothing(driver: ContainerProvisioner) -> None:
     source = SLEEP | {"claim": False}
     assert driver.hands_over(source), "a mark is left all the same"
     build = wanted(source)

@@ -17,7 +17,9 @@ OWN = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}[platform.machine()]
 OTHER = {"linux/amd64": "linux/arm64", "linux/arm64": "linux/amd64"}[OWN]
 
 
-async def test_what_a_template_asks_for_is_there(driver: ContainerProvisioner, podman: Podman) -> None:
+async def test_the_container_has_the_machine_that_its_template_asks_for(
+    driver: ContainerProvisioner, podman: Podman
+) -> None:
     source = SLEEP | {
         "hostname": "{preset}.dev",
         "extra_hosts": {"db.example": "10.1.2.3"},
@@ -55,7 +57,7 @@ async def test_an_init_is_the_first_process(driver: ContainerProvisioner, podman
     assert not inside(podman, build, "cat", "/proc/1/cmdline").startswith("sleep")
 
 
-async def test_an_image_of_another_platform_is_not_taken_for_the_wanted_one(driver: ContainerProvisioner) -> None:
+async def test_an_image_of_another_platform_is_an_invalid_source(driver: ContainerProvisioner) -> None:
     with pytest.raises(InvalidSource, match=f"for {OTHER}, and pull is never"):
         await driver.apply(wanted(SLEEP | {"platform": OTHER}), log)
 

@@ -25,7 +25,7 @@ async def test_two_deployments_share_an_engine(podman: Podman, driver: Container
     assert (await check(podman, tmp_path, 5))["in_common"] == 0
 
 
-async def test_with_the_state_folder_lost_nobody_gets_a_claimed_container(
+async def test_a_claimed_container_is_given_to_nobody_after_the_state_folder_is_lost(
     driver: ContainerProvisioner, podman: Podman, tmp_path: Path
 ) -> None:
     """The mark is on the engine, and so speaks against whatever a fresh folder, or another host, is asked for."""
@@ -48,7 +48,7 @@ async def test_with_the_state_folder_lost_nobody_gets_a_claimed_container(
     await fresh_driver.destroy(later(alices), log)
 
 
-async def test_a_pruned_mark_is_known_to_the_host_and_left_again(driver: ContainerProvisioner, podman: Podman) -> None:
+async def test_the_host_knows_a_pruned_mark_and_writes_it_again(driver: ContainerProvisioner, podman: Podman) -> None:
     build = wanted(SLEEP)
     await driver.apply(build, log)
     alices = claimed(build, claim_id="alices")

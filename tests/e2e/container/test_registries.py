@@ -58,7 +58,7 @@ async def test_a_private_image_is_pulled_with_the_variable_that_the_template_nam
         assert secret not in all_text
 
 
-async def test_an_image_by_digest_is_that_image(driver: ContainerProvisioner, podman: Podman) -> None:
+async def test_an_image_is_pulled_by_its_digest(driver: ContainerProvisioner, podman: Podman) -> None:
     with urllib.request.urlopen(f"http://{podman.registry}/v2/hello/manifests/latest") as answer:
         latest = digest(answer.read())
     source = SLEEP | {"image": f"{podman.registry}/hello@{latest}", "pull": "missing"}
@@ -69,7 +69,7 @@ async def test_an_image_by_digest_is_that_image(driver: ContainerProvisioner, po
         await driver.apply(wanted(source | {"image": f"{podman.registry}/hello@{digest(b'else')}"}), log)
 
 
-async def test_the_workers_proxy_does_not_stand_between(
+async def test_probes_do_not_go_through_the_workers_proxy(
     driver: ContainerProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

@@ -20,7 +20,7 @@ from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT
 
 
-async def test_one_that_ends_early_fails_with_its_log_and_leaves_nothing(
+async def test_a_container_that_exits_early_fails_with_its_log_and_leaves_nothing(
     driver: ContainerProvisioner, podman: Podman
 ) -> None:
     early = {"command": ["sh", "-c", "echo out of cheese >&2; exit 7"], "mounts": [{"volume": "v", "target": "/v"}]}
@@ -46,13 +46,13 @@ async def test_a_claim_s_secrets_in_the_log_are_not_in_the_error(driver: Contain
     assert "(sensitive value)" in str(failed.value)
 
 
-async def test_one_that_is_never_ready_fails_and_leaves_nothing(driver: ContainerProvisioner) -> None:
+async def test_a_workspace_that_is_never_ready_fails_and_leaves_nothing(driver: ContainerProvisioner) -> None:
     with pytest.raises(ProvisionFailed, match=r"not ready within 0\.5 s"):
         await driver.apply(wanted(NEVER, ready_timeout_s=0.5), log)
     assert await running(driver) == {}
 
 
-async def test_one_that_does_not_come_up_again_is_kept(driver: ContainerProvisioner, podman: Podman) -> None:
+async def test_a_container_that_fails_to_start_again_is_kept(driver: ContainerProvisioner, podman: Podman) -> None:
     build = wanted(NEVER | {"command": ["sh", "-c", "test -e /was-here || touch /up /was-here; sleep 1000"]})
     await driver.apply(build, log)
     inside(podman, build, "sh", "-c", "busybox rm /up")
@@ -159,7 +159,7 @@ async def test_an_image_is_pulled_as_the_template_says(driver: ContainerProvisio
         assert any(line.startswith(f"pulling {image}: ") for line in pull_log.lines) is lines, pull
 
 
-async def test_an_image_that_does_not_exist_can_never_work(driver: ContainerProvisioner, podman: Podman) -> None:
+async def test_a_missing_image_is_an_invalid_source(driver: ContainerProvisioner, podman: Podman) -> None:
     with pytest.raises(InvalidSource, match="unknown") as refused:
         await driver.apply(wanted(SLEEP | {"image": f"{podman.registry}/nope", "pull": "missing"}), log)
     assert list(refused.value.details) == ["source.image"]
@@ -167,7 +167,7 @@ async def test_an_image_that_does_not_exist_can_never_work(driver: ContainerProv
         await driver.apply(wanted(SLEEP | {"image": "127.0.0.1:1/nope", "pull": "missing"}), log)
 
 
-async def test_a_program_that_is_not_there_can_never_work(driver: ContainerProvisioner) -> None:
+async def test_a_missing_program_is_an_invalid_source(driver: ContainerProvisioner) -> None:
     with pytest.raises(InvalidSource) as refused:
         await driver.apply(wanted(SLEEP | {"command": ["no-such-program"]}), log)
     assert list(refused.value.details) == ["source.command"]

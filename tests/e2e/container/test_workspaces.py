@@ -49,7 +49,7 @@ async def test_a_workspace_serves_stops_starts_and_goes(driver: ContainerProvisi
     assert not await driver.probe(first.workspace_id)
 
 
-async def test_each_call_twice_and_at_once_makes_one_thing(driver: ContainerProvisioner, tmp_path: Path) -> None:
+async def test_each_call_made_twice_at_once_makes_one_workspace(driver: ContainerProvisioner, tmp_path: Path) -> None:
     build = wanted(SERVE)
     other = ContainerProvisioner(tmp_path, DEPLOYMENT)  # another worker of this host
     made = await asyncio.gather(*[one.apply(build, log) for one in (driver, other, driver, other)])
@@ -63,7 +63,7 @@ async def test_each_call_twice_and_at_once_makes_one_thing(driver: ContainerProv
     assert await running(driver) == {}
 
 
-async def test_two_that_make_it_at_once_without_a_lock_end_up_with_one(
+async def test_two_creations_at_once_without_a_lock_leave_one_container(
     driver: ContainerProvisioner, tmp_path: Path
 ) -> None:
     """As workers on two hosts with one remote engine would."""
@@ -102,7 +102,7 @@ async def test_an_attempt_that_was_overtaken_removes_nothing(driver: ContainerPr
     await driver.destroy(later(build), log)
 
 
-async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(
+async def test_an_inventory_removes_records_of_long_gone_workspaces(
     driver: ContainerProvisioner, tmp_path: Path
 ) -> None:
     gone, there = wanted(SLEEP), wanted(SLEEP)
@@ -117,7 +117,7 @@ async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(
     assert {path.name for path in kept if path.exists()} == {str(there.workspace_id)}
 
 
-async def test_the_end_of_one_touches_no_other(driver: ContainerProvisioner, podman: Podman) -> None:
+async def test_destroying_one_workspace_changes_no_other(driver: ContainerProvisioner, podman: Podman) -> None:
     source = SLEEP | {"mounts": [{"volume": "home", "target": "/home"}]}
     kept, stopped, gone = wanted(source), wanted(source), wanted(source)
     for build in (kept, stopped, gone):
@@ -133,7 +133,7 @@ async def test_the_end_of_one_touches_no_other(driver: ContainerProvisioner, pod
         inside(podman, build, "stat", "/home/kept")
 
 
-async def test_what_was_never_made_is_stopped_and_destroyed_with_success(driver: ContainerProvisioner) -> None:
+async def test_stop_and_destroy_succeed_for_a_workspace_that_was_never_made(driver: ContainerProvisioner) -> None:
     build = wanted(SLEEP)
     assert await driver.plan(build) == []
     await driver.stop(build, log)
@@ -167,7 +167,9 @@ async def test_an_engine_that_is_away_may_come_back(
         await ContainerProvisioner(tmp_path, DEPLOYMENT).apply(wanted(SLEEP), log)
 
 
-async def test_inventory_tells_only_ours(driver: ContainerProvisioner, podman: Podman, tmp_path: Path) -> None:
+async def test_the_inventory_has_only_containers_of_its_deployment(
+    driver: ContainerProvisioner, podman: Podman, tmp_path: Path
+) -> None:
     ours, theirs = wanted(SLEEP), wanted(SLEEP)
     await driver.apply(ours, log)
     theirs = theirs.model_copy(update={"deployment_id": uuid4()})

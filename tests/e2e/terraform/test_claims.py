@@ -24,7 +24,7 @@ from tests.identities import DEPLOYMENT
 from tests.receiver import Receiver
 
 
-async def test_a_claim_tells_what_it_replaces_and_why_and_no_secret(driver: TerraformProvisioner) -> None:
+async def test_a_claim_reports_what_it_replaces_and_why_without_secrets(driver: TerraformProvisioner) -> None:
     log = Log()
     first = wanted(IMMUTABLE)
     made = await driver.apply(first, log)

@@ -39,7 +39,7 @@ async def die(*_: object, **__: object) -> None:
     raise InterruptedError
 
 
-async def test_every_host_makes_the_applied_files_whatever_becomes_of_the_folder(
+async def test_every_host_uses_the_applied_files_after_the_folder_changes(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, log = tmp_path / "module", Log()

@@ -38,7 +38,7 @@ resource "terraform_data" "slow" {{
 """
 
 
-async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
+async def test_a_cancelled_build_saves_its_state_and_the_next_build_continues(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prebuilds.provisioners.terraform.run.INTERRUPT_S", 60.0)  # a busy machine takes its time
@@ -62,7 +62,7 @@ async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
     await other.destroy(later(build, log), log)
 
 
-async def test_one_that_is_not_done_in_time_ends_by_itself_and_the_next_waits_for_it(
+async def test_a_cancelled_run_may_finish_and_the_next_attempt_waits_for_it(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prebuilds.provisioners.terraform.run.INTERRUPT_S", 0.0)
@@ -82,7 +82,9 @@ async def test_one_that_is_not_done_in_time_ends_by_itself_and_the_next_waits_fo
     await driver.destroy(later(build, log), log)
 
 
-async def test_an_overtaken_attempt_ends_what_it_does_and_says_so(driver: TerraformProvisioner, tmp_path: Path) -> None:
+async def test_an_overtaken_attempt_interrupts_terraform_and_fails_as_stale(
+    driver: TerraformProvisioner, tmp_path: Path
+) -> None:
     build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
     begun = asyncio.get_running_loop().time()
     with pytest.raises(StaleBuild, match="a later attempt"):
@@ -93,7 +95,7 @@ async def test_an_overtaken_attempt_ends_what_it_does_and_says_so(driver: Terraf
     await driver.destroy(later(build, Log()), Log())
 
 
-async def test_an_attempt_that_was_overtaken_at_its_very_end_says_so(
+async def test_an_attempt_overtaken_at_its_end_fails_as_stale(
     driver: TerraformProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prebuilds.provisioners.terraform.run.POLL_S", 600.0)
@@ -145,7 +147,7 @@ async def test_an_orphaned_init_is_ended_before_another_begins(
         await driver.apply(wanted(IMMUTABLE), Log())
 
 
-async def test_what_a_killed_worker_left_running_is_ended_before_going_on(
+async def test_a_run_left_by_a_killed_worker_is_ended_before_the_next_one(
     driver: TerraformProvisioner, tmp_path: Path
 ) -> None:
     log = Log()

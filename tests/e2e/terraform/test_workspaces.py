@@ -67,7 +67,7 @@ async def test_another_host_goes_on_from_the_saved_state_alone(driver: Terraform
     assert log.names == []
 
 
-async def test_without_its_key_nothing_is_made_and_nothing_is_lost(
+async def test_a_host_without_the_state_key_makes_nothing_and_loses_nothing(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, log, key = tmp_path / "made", Log(), Fernet.generate_key().decode()
@@ -93,7 +93,7 @@ async def test_without_its_key_nothing_is_made_and_nothing_is_lost(
     await other.destroy(later(first, log, build_number=3), log)
 
 
-async def test_what_a_failed_creation_made_is_destroyed(driver: TerraformProvisioner, tmp_path: Path) -> None:
+async def test_a_failed_creation_is_destroyed(driver: TerraformProvisioner, tmp_path: Path) -> None:
     gone, log = tmp_path / "gone", Log()
     files = {
         "main.tf": f"""
@@ -193,7 +193,7 @@ async def test_a_host_that_did_not_finish_a_build_does_not_answer_for_it(
     await other.destroy(later(claim, log, build_number=9), log)
 
 
-async def test_a_module_s_fault_is_told_with_file_and_line(driver: TerraformProvisioner, tmp_path: Path) -> None:
+async def test_the_error_of_a_module_names_file_and_line(driver: TerraformProvisioner, tmp_path: Path) -> None:
     undeclared = {"files": {"main.tf": '\nresource "terraform_data" "vm" { input = var.nope }\n'}}
     with pytest.raises(InvalidSource, match=r"main\.tf:2: .*undeclared input variable") as refused:
         driver.validate(undeclared)
@@ -215,7 +215,7 @@ async def test_a_module_s_fault_is_told_with_file_and_line(driver: TerraformProv
     assert await existing(driver) == {}
 
 
-async def test_without_a_binary_a_build_says_what_to_install(
+async def test_a_build_without_a_binary_names_what_to_install(
     driver: TerraformProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREBUILDS_TERRAFORM", "/nowhere/terraform")

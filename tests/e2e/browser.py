@@ -1,4 +1,4 @@
-"""A real Chromium, and what a test wants to know of a page in it."""
+"""A real Chromium, and checks of a page in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def chromium_path() -> str:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of the test's own, without its own errands on the network."""
+    """A browser that makes no background requests of its own."""
     path = chromium_path()
     quiet = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
     with sync_playwright() as playwright:
@@ -38,7 +38,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Watch:
-    """What a page has asked other servers for, and what the browser complained of."""
+    """Records the page's requests to other servers and the browser's errors."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.elsewhere: list[str] = []

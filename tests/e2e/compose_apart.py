@@ -19,17 +19,17 @@ from tests.unit.compose_file import ROOT, resolved
 SOMEBODY = 54322
 AS_SOMEBODY = (
     *("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"),
-    # To read the Python that runs the tests, which may be root's.
+    # The services may have to read root's Python, which runs the tests.
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 )
 AWKWARD = "a'b\"c\\d$e/f@g#h%i j"
-"""A part of each password: none of it may be read as anything else on its way."""
+"""Characters in each password that a shell, a URL or YAML would misread without quoting."""
 DRAIN_S = 20.0
-"""What Compose gives a service that it stops (`stop_grace_period`)."""
+"""Seconds that Compose waits for a service to stop (`stop_grace_period`)."""
 
 
 class ComposeApart:
-    """A server of each kind, and the services of ours beside them. *folder* is where every user may go."""
+    """One server of each kind and our services. *folder* can be entered by every user."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,17 +40,17 @@ class ComposeApart:
         self.passwords: dict[str, str] = {}
 
     def start_servers(self) -> None:
-        """Start PostgreSQL and Temporal, and make databases and roles as Compose does, twice: it must bear that."""
+        """Start PostgreSQL and Temporal, and make databases and roles twice, as a repeated Compose does."""
         self.postgres.start()
         (self.folder / "temporal").mkdir()
-        (self.folder / "temporal/ports.json").write_text("[0, 0]")  # free ones
+        (self.folder / "temporal/ports.json").write_text("[0, 0]")  # free ports
         asyncio.run(self.temporal.start())
         subprocess.run([BIN / "python", ROOT / "deploy/compose/make_env.py", self.folder / ".env"], check=True)
         lines = [line.partition("=") for line in (self.folder / ".env").read_text().splitlines() if line[0] != "#"]
         first = {name: value.strip("'") for name, _, value in lines}
         awkward = {name: value + AWKWARD * name.endswith("PASSWORD") for name, value in first.items()}
         empty = self.folder / "empty.sql"
-        empty.write_text("DROP DATABASE prebuilds;")  # the supervisor's own
+        empty.write_text("DROP DATABASE prebuilds;")  # the supervisor sets its own
         self.postgres.psql(empty, {})
         for self.passwords in (first, awkward):
             self.postgres.psql(ROOT / "deploy/compose/databases.sql", self.passwords)
@@ -74,11 +74,11 @@ class ComposeApart:
         return {"PATH": os.environ["PATH"], "HOME": str(state), **given, **own}
 
     def words(self, words: Sequence[str]) -> list[str | Path]:
-        """A command of the Compose file, as an ordinary user."""
+        """Return a command of the Compose file, to be run as an ordinary user."""
         return [*(AS_SOMEBODY if os.geteuid() == 0 else ()), BIN / words[0], *words[1:]]
 
     def run(self, service: str, *words: str) -> str:
-        """Run a command to its end with *service*'s environment, as `docker compose exec` does: its output."""
+        """Run a command with *service*'s environment, as `docker compose exec` does, and return its output."""
         command = self.words(words or resolved(self.passwords)["services"][service]["command"])
         done = subprocess.run(
             command, env=self.environment(service), cwd="/", capture_output=True, text=True, check=False, timeout=60
@@ -97,14 +97,14 @@ class ComposeApart:
         return self.folder / f"{service}.log"
 
     def is_healthy(self, service: str, url: str = "") -> bool:
-        """What the image's own check says of *service*."""
+        """Whether the image's health check passes for *service*."""
         assert self.processes[service].poll() is None, self.log(service).read_text()
         words = [BIN / "python", "-I", "-S", ROOT / "deploy/image/healthcheck.py", *([url] if url else [])]
         done = subprocess.run(words, env=self.environment(service), capture_output=True, check=False)
         return done.returncode == 0
 
     def stop(self) -> dict[str, int]:
-        """End all of them at once, as Compose does: their exit codes."""
+        """Stop all services at once, as Compose does, and return their exit codes."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         return {service: process.wait(DRAIN_S) for service, process in self.processes.items()}
@@ -117,5 +117,5 @@ class ComposeApart:
         self.postgres.stop()
 
     def lines(self, service: str) -> list[dict[str, Any]]:
-        """What *service* has logged."""
+        """Return the lines that *service* has logged."""
         return [json.loads(line) for line in self.log(service).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Debian's PostgreSQL, which has TLS: reached by TCP with certificate and password, as a database of others is."""
+"""Debian's PostgreSQL with TLS: reached by TCP with certificate and password, as a managed database is."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.tls import Authority
 
 FOUND = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin/postgres"), key=lambda path: int(path.parts[4]))
 BIN = FOUND[-1].parent if FOUND else None
-"""The newest one that is installed; None where there is none."""
+"""The newest installed PostgreSQL; None without one."""
 ACCESS = """
 local all {user} trust
 hostssl all all 127.0.0.1/32 scram-sha-256
 """
-"""Who may come in: the superuser by the socket, anybody else by TLS and password alone."""
+"""pg_hba.conf: the superuser connects by the socket, everybody else only by TLS with a password."""
 
 
 class DebianPostgres(EmbeddedPostgres):
-    """A server with TLS on a free port; its superuser is reached by its socket alone."""
+    """A server with TLS on a free port; its superuser connects only by the socket."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""A `prebuilds dev` of a test's own, and the commands that a person would type at it."""
+"""A `prebuilds dev` for one test, and the commands that a person would type."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ T = TypeVar("T")
 BIN = Path(sys.executable).parent
 START_S = 90.0
 PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 0.5
-"""The pauses of `until`. A condition that runs a command takes a tenth of a second of CPU time in all."""
+"""Shortest and longest pause of `until`. A condition that runs a command takes 0.1 s of CPU time."""
 PATIENCE = 2
-"""Times the deadline of `until`. A busy machine is not a failure, and a wait that succeeds is not longer for it."""
+"""Factor for the deadlines of `until`. A busy machine is no failure, and a successful wait takes no longer."""
 HTTP_S = 10.0
 
 TEMPLATE = """
@@ -88,7 +88,7 @@ class DevStack:
         self.files = folder
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_", "PYTHONDONT"))}
         self.env |= {"PREBUILDS_STATE_DIR": str(self.state_dir), "PREBUILDS_RECONCILE_INTERVAL": "2s"}
-        self.env |= {"PREBUILDS_HTTP_PORT": "0", **env}  # stacks that start at the same time would want the same one
+        self.env |= {"PREBUILDS_HTTP_PORT": "0", **env}  # stacks that start at the same time would choose the same port
         self.process: subprocess.Popen[bytes] | ForkedDev | None = None
         self._applied_by: dict[str, str] = {}
 
@@ -174,7 +174,7 @@ class DevStack:
         return self.ask_temporal(count)
 
     def workflow_status(self, workflow: str) -> WorkflowExecutionStatus | None:
-        """Return the status of a workflow's latest run; None when there is no such workflow."""
+        """Return the status of a workflow's latest run; None when the workflow does not exist."""
 
         async def describe(client: Client) -> WorkflowExecutionStatus | None:
             try:
@@ -187,7 +187,7 @@ class DevStack:
         return self.ask_temporal(describe)
 
     def temporal(self, *words: str) -> CommandOutput:
-        """The plain `temporal` command, with no code of ours."""
+        """Run the plain `temporal` command, without any code of ours."""
         return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
 
     def apply(self, organization: str, instances: int, *, standby: int = 0, **source: Any) -> None:
@@ -205,7 +205,7 @@ class DevStack:
         assert output.code == 0, output
 
     def read(self, *words: str, http: str, rows: str = "") -> Any:
-        """Ask for what a wait needs, over HTTP, which takes a fifth of the command's CPU time; else by the command.
+        """Read state for a wait over HTTP, which takes a fifth of the command's CPU time, or else by the command.
 
         Args:
             words: The command.
@@ -238,18 +238,18 @@ class DevStack:
             return json.loads(answer.read())
 
     def status(self) -> Any:
-        """What `status` shows, for a wait."""
+        """Return what `status` shows; made for waits."""
         return self.read("status", http="/v1/status", rows="presets")
 
     def all_workspaces(self) -> list[dict[str, Any]]:
-        """What `workspaces list` shows, for a wait."""
+        """Return what `workspaces list` shows; made for waits."""
         found: list[dict[str, Any]] = self.read(
             "workspaces", "list", "--all", http="/v1/workspaces", rows="workspaces"
         )["workspaces"]
         return found
 
     def shown(self, workspace: str) -> Any:
-        """What `workspaces show` shows, for a wait."""
+        """Return what `workspaces show` shows; made for waits."""
         path = f"/v1/workspaces/{quote(workspace, safe='')}"
         return self.read("workspaces", "show", workspace, http=path)
 
@@ -280,7 +280,7 @@ class DevStack:
             return thread.submit(asyncio.run, read()).result()
 
     def processes(self) -> dict[str, list[int]]:
-        """Living workspace processes of this stack by workspace id; children of their own left out."""
+        """Return the living workspace processes of this stack by workspace id, without their children."""
         host = (self.state_dir / "host-id").read_text()
         found: dict[str, list[int]] = {}
         for process in psutil.process_iter():
@@ -293,7 +293,7 @@ class DevStack:
         return found
 
     def claim_at_once(self, organization: str, names: Sequence[str]) -> list[ClaimResult | BaseException]:
-        """So many claims by a service, all in the air together: their results, or what each was refused with."""
+        """Send one claim for each name at once; return each claim's result or the error that refused it."""
 
         async def claim_all() -> list[ClaimResult | BaseException]:
             client = await PrebuildsClient.connect(self.facts["temporal_address"])
@@ -313,7 +313,7 @@ class TypedStack(DevStack):
 
 @contextmanager
 def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
-    """The worker processes *workers* stand still inside the block: nothing they serve is taken up."""
+    """Freeze the worker processes *workers* inside the block, so that nothing takes tasks from their queues."""
     pids = [stack.facts["pids"][worker] for worker in workers]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -327,7 +327,7 @@ def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
 def until(is_so: Callable[[], bool], what: str, timeout_s: float = 30, log: Path | None = None) -> float:
     """Wait for a state with a deadline of `PATIENCE` times *timeout_s*; returns how long it took in seconds.
 
-    It looks less often the longer it has waited, so that a wait ends at most an eighth later than it could.
+    It checks less often the longer it has waited: a wait ends at most an eighth later than it could.
     """
     begun, timeout_s = time.monotonic(), timeout_s * PATIENCE
     while not is_so():

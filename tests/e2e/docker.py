@@ -1,4 +1,4 @@
-"""Docker as a test run's own engine: a daemon with a bridge, a socket and a folder of its own.
+"""Docker as the engine of one test run: a daemon with its own bridge, socket and folder.
 
 Tests give it Podman's commands; the few that Docker writes in another way are translated here.
 """
@@ -18,7 +18,7 @@ ENDING_S = 30
 
 
 class Docker(Podman):
-    """One Docker Engine, with what tests use of `Podman`."""
+    """One Docker Engine with the part of `Podman`'s interface that tests use."""
 
     def __init__(self, folder: Path, registry: str, private: str) -> None:
         super().__init__(folder, registry, private)

@@ -1,4 +1,4 @@
-"""A service that claims in its own process: `embedded_service.py DATABASE_URL PRESET NUMBER`; one line an answer.
+"""A service that claims in its own process, and prints each answer: `embedded_service.py DATABASE_URL PRESET NUMBER`.
 
 It claims once, and then all the others at once, and is killed as soon as the first of those is answered.
 """
@@ -24,7 +24,7 @@ async def main(database_url: str, preset: str, number: int) -> None:
 
         async def claim_and_die(n: int) -> None:
             await claim(n)
-            os.kill(os.getpid(), signal.SIGKILL)  # by whoever watches it, all might be answered by then
+            os.kill(os.getpid(), signal.SIGKILL)  # it kills itself: before another process could, all might be answered
 
         await claim(0)
         await asyncio.gather(*[claim_and_die(n) for n in range(1, number)])

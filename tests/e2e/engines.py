@@ -36,7 +36,7 @@ def _chosen() -> str:
 
 @contextmanager
 def container_engine() -> Iterator[Podman]:
-    """An engine with `IMAGE`, until the block ends. Skips the test where there can be none, with the reason."""
+    """Run an engine that has `IMAGE` inside the block. Skips the test, with the reason, where no engine can run."""
     chosen = _chosen()
     if os.geteuid() != 0:
         pytest.skip("the engine's networks need root here")

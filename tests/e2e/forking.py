@@ -25,7 +25,7 @@ CONTEXT = get_context("forkserver")
 CONTEXT.set_forkserver_preload([__name__, "tests.e2e.preloaded"])
 START = stack.start_child
 PDEATHSIG = 1
-"""As `PR_SET_PDEATHSIG` in `prctl`."""
+"""The option `PR_SET_PDEATHSIG` of `prctl`."""
 
 
 class ForkedDev:
@@ -35,7 +35,7 @@ class ForkedDev:
         self, argv: Sequence[str], env: Mapping[str, str], out: Path, log: Path, workers: int, temporal: Sequence[str]
     ) -> None:
         """Args:
-        workers: How many starts of a worker are prepared. Each later one takes an interpreter of its own.
+        workers: Number of prepared workers. Each later start takes an interpreter of its own.
         temporal: More options of Temporal's server.
         """
         order = (list(argv), dict(env), out, log, workers, temporal)
@@ -62,7 +62,7 @@ class ForkedDev:
 
 
 class _ForkedWorker(subprocess.Popen[bytes]):
-    """A worker that waits in a forked process until it is told what to do."""
+    """A worker that waits in a forked process for its command line and environment."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
@@ -106,7 +106,7 @@ def _run_dev(argv: list[str], env: dict[str, str], out: Path, log: Path, workers
 
 
 def _run(argv: Sequence[str], env: Mapping[str, str], out: str, log: str) -> None:
-    """Be the command `prebuilds`, to the end of this process."""
+    """Run the command `prebuilds` in this process until the process ends."""
     os.setsid()
     for number, path, flags in [(0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, log, os.O_WRONLY)]:
         opened = os.open(path, flags | os.O_APPEND | os.O_CREAT, 0o600)

@@ -1,4 +1,4 @@
-"""What a hostile `process` workspace does: looks wherever it can for secrets, and writes down what it found.
+"""A hostile `process` workspace: it searches wherever it can for secrets, and writes down what it found.
 
 Standard library only: it runs on whatever Python the host has for everybody.
 """

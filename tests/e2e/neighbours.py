@@ -1,4 +1,4 @@
-"""A worker with secrets, a workspace that was claimed with one, and a hostile one beside it: prints what that finds.
+"""Runs a worker with secrets, a workspace claimed with a secret, and a hostile workspace, and prints what that finds.
 
 `python -m tests.e2e.neighbours STATE_DIR`, as root or as an ordinary user.
 """
@@ -27,7 +27,7 @@ GUESSED = ("claim.json", "process.json", "log", "home/notes")
 
 
 def give_up_capabilities() -> None:
-    """Those that an ordinary user was lent, to import what only root may read."""
+    """Drop the capabilities that an ordinary user had for importing what only root may read."""
     libc = ctypes.CDLL(None)
     libc.prctl(47, 4, 0, 0, 0)  # PR_CAP_AMBIENT_CLEAR_ALL
     libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(0x20080522, 0)), ctypes.byref((ctypes.c_uint32 * 6)()))
@@ -55,7 +55,7 @@ async def run_neighbours(
     await driver.claim(taken, log)
     socket = f"{postgres.url.partition('host=')[2]}/.s.PGSQL.5432"
     words = [str(state_dir), str(os.getpid()), str(made.resources["pid"]), socket, str(made.resources["port"])]
-    folder = Path(made.resources["folder"]).parent  # whatever it cannot list, it may guess
+    folder = Path(made.resources["folder"]).parent  # paths that it cannot list, it may guess
     guessed = [state, state_dir / "terraform" / "terraform.rc", *(folder / name for name in GUESSED)]
     words += [str(path) for path in guessed]
     own = {"command": [python, "-c", HOSTILE, *words], "ready": {"file": "found.json"}, "isolation": "none"}

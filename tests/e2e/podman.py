@@ -1,4 +1,4 @@
-"""Podman as a test run's own engine, behind its API socket, with its storage in a folder."""
+"""Podman as the engine of one test run, behind its API socket, with its storage in a folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Podman:
         self._service: subprocess.Popen[bytes] | None = None
 
     def __call__(self, *words: str, stdin: bytes | None = None) -> str:
-        """A podman command on the same storage."""
+        """Run a podman command on the same storage."""
         done = subprocess.run(
             self._words(*words), env=self._env, input=stdin, capture_output=True, timeout=60, check=False
         )
@@ -103,7 +103,7 @@ class Podman:
         self("volume", "prune", "--force")
 
     def end(self) -> None:
-        """End it with all that it has, so that its folder can be removed."""
+        """End the service with its containers, so that its folder can be removed."""
         self.stop()
         self("rm", "--all", "--force", "--time=0", "--volumes")
         self("rmi", "--all", "--force")
@@ -111,13 +111,13 @@ class Podman:
         self._unmount()
 
     def _unmount(self) -> None:
-        """An engine that was killed leaves mounts in its folder."""
+        """Unmount what a killed engine has left mounted in its folder."""
         mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for at in sorted((at for at in mounted if at.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", at], check=False, capture_output=True)
 
     def _nothing_runs(self) -> bool:
-        """Kills what watches over commands that were run in containers, which stays longer."""
+        """Kill the monitors of commands in containers, which outlive the containers; return whether none is left."""
         found = False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

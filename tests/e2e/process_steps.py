@@ -1,4 +1,4 @@
-"""The process driver as a test calls it: workspaces that serve or sleep, and which of them run."""
+"""Steps with the process driver: workspaces that serve or sleep, and which of them run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLEEP = {"command": ["sleep", "infinity"]}
 
 
 def host_tag(folder: Path) -> str:
-    """What the environment of this deployment's processes on this host carries."""
+    """Return the host tag in the environment of this deployment's processes."""
     return f"{DEPLOYMENT}/{(folder / 'host-id').read_text()}"
 
 
@@ -31,7 +31,7 @@ async def running(driver: ProcessProvisioner) -> dict[UUID, bool]:
 
 @contextlib.asynccontextmanager
 async def driver_in(folder: Path) -> AsyncIterator[ProcessProvisioner]:
-    """A driver that has its state there; in the end all that it has goes, and nothing with its tag may be left."""
+    """Yield a driver with its state in this folder; then destroy its workspaces and check that no process is left."""
     driver = ProcessProvisioner(folder, DEPLOYMENT)
     try:
         yield driver

@@ -1,4 +1,4 @@
-"""What a driver is asked for in tests."""
+"""Provisions that tests give to drivers."""
 
 from __future__ import annotations
 

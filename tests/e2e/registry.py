@@ -1,6 +1,6 @@
-"""Images from no network: a static busybox in an otherwise empty root file system, and a registry that serves it.
+"""Images without a network: a static busybox in an otherwise empty root file system, and a registry that serves it.
 
-The registry is as much of one as a pull needs: pulls from it are real ones, and its images have what an import cannot.
+The registry implements what a pull needs: pulls are real, and its images have settings that an import cannot give.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def root_file_system() -> bytes:
     return packed.getvalue()
 
 
-# --- A registry, as much of it as a pull needs ---
+# --- A registry that implements pulls ---
 
 
 class Public(BaseHTTPRequestHandler):

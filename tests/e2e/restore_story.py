@@ -25,7 +25,7 @@ def psql(program: str, url: str, *words: str) -> None:
 
 
 def restore(stack: DevStack, dump: Path) -> None:
-    """Put the backup in the database's place, whoever is connected."""
+    """Replace the database by the backup, whoever is connected."""
     url = urlsplit(stack.facts["database_url"])
     server, database = urlunsplit(url._replace(path="/postgres")), url.path.removeprefix("/")
     psql("psql", server, "-c", f'DROP DATABASE "{database}" WITH (FORCE)')
@@ -34,10 +34,10 @@ def restore(stack: DevStack, dump: Path) -> None:
 
 
 def harms_nobody(stack: DevStack, folder: Path, running: Callable[[], dict[str, Any]]) -> None:
-    """Tell the whole story of `ORGANIZATION`'s pool of three.
+    """Restore a backup under `ORGANIZATION`'s running pool of three, and check that nobody is harmed.
 
     Args:
-        running: What runs now, by workspace id; equal only for the very same processes or containers.
+        running: Returns what runs now by workspace id; values are equal only for the same processes or containers.
     """
     stack.wait_whole(ORGANIZATION)
     dump = folder / "backup"

@@ -1,4 +1,4 @@
-"""A workspace after its claim, typed at a running stack: it stops and starts by itself, and as its owner asks."""
+"""A claimed workspace of a running stack stops and starts by its schedule, and by its owner's commands."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_killed_callers_workspace_is_gone_after_its_lease_and_a_renewed_one_is
 
 @contextmanager
 def calling(stack: DevStack, name: str) -> Iterator[subprocess.Popen[str]]:
-    """A caller in a process of its own, which has claimed `alice/NAME` and renews its lease."""
+    """Run a process that has claimed `alice/NAME` and renews its lease."""
     env = os.environ | {"TEMPORAL_ADDRESS": stack.facts["temporal_address"]}
     with subprocess.Popen([sys.executable, "-c", CALLER, name], stdout=subprocess.PIPE, env=env, text=True) as caller:
         try:
@@ -255,7 +255,7 @@ def kinds(stack: DevStack, workspace: str) -> list[str]:
 
 
 def let_lease_pass(stack: DevStack, time: timedelta) -> None:
-    """Let time pass for the leases of all workspaces."""
+    """Shift the leases of all workspaces into the past by *time*."""
 
     async def shift() -> None:
         engine = create_engine(stack.facts["database_url"])

@@ -25,9 +25,9 @@ COUNTS = {
 
 
 class ForgetfulStack(DevStack):
-    """Its Temporal notes each second how far it has come, not each half minute or minute.
+    """A stack whose Temporal stores its progress each second, not each half minute or minute.
 
-    It deletes a history only when it has noted that everything about its end is done.
+    It deletes a history only after it has stored that the end of the workflow is processed.
     """
 
     temporal_options = tuple(
@@ -39,7 +39,7 @@ class ForgetfulStack(DevStack):
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """One whose Temporal deletes histories in seconds: the usual one takes a minute and more."""
+    """A stack whose Temporal deletes histories in seconds; the default takes more than a minute."""
     stack = ForgetfulStack(tmp_path_factory.mktemp("bench"))
     stack.start()
     yield stack

@@ -1,4 +1,4 @@
-"""Two databases and the namespaces of one Temporal: what does not belong together is refused in time."""
+"""Two databases and the namespaces of one Temporal: a wrong pair is refused before it does harm."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 async def other_url(postgres_server: str, migrated_template: str) -> AsyncIterator[str]:
-    """A second deployment's database: it has gone through the same migration, and has an identity of its own."""
+    """The migrated database of a second deployment, with an identity of its own."""
     database = f"other_{uuid4().hex[:12]}"
     await create_database(postgres_server, database, template="template0")
     url = database_at(postgres_server, database)
@@ -52,7 +52,7 @@ async def other_url(postgres_server: str, migrated_template: str) -> AsyncIterat
 
 
 async def namespace(stack: DevStack) -> Client:
-    """A client of a new namespace of the stack's Temporal, that answers for it."""
+    """A client of a new namespace of the stack's Temporal, once the server serves it."""
     name = f"binding-{uuid4().hex[:8]}"
     client = await connect(stack.facts["temporal_address"], namespace=name)
     request = RegisterNamespaceRequest(namespace=name)
@@ -70,7 +70,7 @@ async def namespace(stack: DevStack) -> Client:
 
 
 def at(stack: DevStack, url: str, client: Client) -> dict[str, str]:
-    """The environment of a process that is pointed at this database and this namespace."""
+    """Return the environment of a process that uses this database and this namespace."""
     address = str(stack.facts["temporal_address"])
     return {"PREBUILDS_DATABASE_URL": url, "TEMPORAL_ADDRESS": address, "TEMPORAL_NAMESPACE": client.namespace}
 
@@ -115,7 +115,7 @@ async def test_every_role_refuses_the_namespace_of_another_deployment_and_names_
     assert stack.ask("status")["loop"]["state"] == "running", "and nothing was stopped"
 
     worker = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(ROOT / "worker.py")),  # the check stands before all roles
+        *(sys.executable, str(ROOT / "worker.py")),  # the check comes before all roles
         env=stack.env | wrong | {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "PYTHONPATH": str(ROOT)},
         stderr=asyncio.subprocess.PIPE,
     )
@@ -213,7 +213,7 @@ async def test_two_deployments_that_bind_one_namespace_at_once_get_one_refusal(
 async def test_a_server_that_forbids_namespace_changes_stops_no_deployment(
     stack: DevStack, engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server does not let a namespace be written; a worker's credentials may not even describe it."""
+    """The server refuses to change a namespace; a worker's credentials may not even describe it."""
     client, elsewhere = await namespace(stack), await namespace(stack)
 
     async def refuse(*_: Any, **__: Any) -> None:

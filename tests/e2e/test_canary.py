@@ -1,4 +1,4 @@
-"""A canary at a running stack: a version whose hand-overs fail meets its share of claims, and goes back by itself."""
+"""A canary on a running stack: a version whose hand-overs fail gets its share of claims, and is rolled back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ ORGANIZATION = "trying"
 TEMPLATE = f"{ORGANIZATION}/python"
 POOL = f"{TEMPLATE}/small"
 READY_FOR_NOBODY = {"command": ["sh", "-c", 'test ! -e "$PREBUILDS_CLAIM_FILE"']}
-"""Holds until somebody has the workspace: the pool is ready, and each hand-over fails."""
+"""Succeeds only before a claim: the pool is ready, and each hand-over fails."""
 
 
 def apply(stack: DevStack, ready: dict[str, Any] | None = None) -> None:
-    """Apply the template with a pool of four, of which a new version gets two."""
+    """Apply the template with a pool of four; a new version gets two of them."""
     template = {
         "name": "python",
         "provisioner": "process",

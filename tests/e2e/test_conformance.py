@@ -38,7 +38,7 @@ HOLD = {
     "stop_timeout": "0s",
 }
 CUTS = 3
-"""Fewer than what a driver's author wants to see: these run with each change of anything."""
+"""Fewer cuts than an author of a driver needs: these tests run with every change."""
 
 
 @pytest.fixture(scope="module", params=["process", "container", "terraform"])
@@ -66,9 +66,9 @@ def test_our_drivers_keep_the_promises(conformance_check: Any) -> None:
 
 
 async def test_a_process_created_by_a_claim_has_the_claim_file_at_its_start(tmp_path: Path) -> None:
-    """As a claim on an empty pool makes it. A later start leaves what it was told."""
+    """A claim of an empty pool creates the process. A later start keeps the claim file."""
     driver = ProcessProvisioner(tmp_path, DEPLOYMENT)
-    # At a later start `up` is there already, so that `told` may be written while it is read: it is replaced as a whole.
+    # At a later start `up` exists already, so `told` may be written while it is read: it is replaced by a rename.
     script = 'cp "$PREBUILDS_CLAIM_FILE" new; mv new told; touch up; exec sleep 1000'
     reads = {"command": ["sh", "-c", script], "ready": {"file": "up"}, "isolation": "none"}
     build = Provision(
@@ -228,7 +228,7 @@ def test_the_plug_in_costs_other_projects_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_is_left_running() -> Iterator[None]:
-    """No process of ours outlives its check: the kit's own, or a workspace's."""
+    """Check that no process of the kit or of a workspace outlives its check."""
     yield
     left = [process for process in psutil.process_iter() if _is_of_the_kit(process)]
     assert left == []

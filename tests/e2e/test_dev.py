@@ -1,4 +1,4 @@
-"""What `prebuilds dev` tells, a person and a script, and what is true by then."""
+"""The output of `prebuilds dev` for people and scripts, and what is true when it prints that."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ organizations:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """A stack of this file's own, since it is started again."""
+    """A stack for this file alone, since its tests restart it."""
     path = host_driver.install(tmp_path_factory.mktemp("site"))
     stack = TypedStack(tmp_path_factory.mktemp("dev"), PREBUILDS_METRICS_PORT="0", PYTHONPATH=path)
     stack.start()
@@ -71,7 +71,7 @@ def test_files_with_secrets_are_private_and_the_servers_get_no_secrets(own: DevS
     for name in ("supervisor", "claims", "control", "provisioner"):
         limits = Path(f"/proc/{pids[name]}/limits").read_text()
         assert re.search(r"Max core file size +0 +0 ", limits), f"{name} has called close_to_others"
-    for name in ("postgres", "temporal"):  # an exec has made these readable again
+    for name in ("postgres", "temporal"):  # an exec makes these readable again
         assert not [word for word in psutil.Process(pids[name]).environ() if word.startswith("PREBUILDS_")]
     assert own.state_dir.stat().st_mode & 0o066 == 0
     assert {path.stat().st_mode & 0o066 for path in own.state_dir.iterdir() if path.name != "lock"} == {0}

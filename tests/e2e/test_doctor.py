@@ -1,4 +1,4 @@
-"""`prebuilds doctor`: all is well on `prebuilds dev`, and with a piece away it says which one and what to type."""
+"""`prebuilds doctor` finds nothing wrong on `prebuilds dev`; elsewhere it names what is missing and the remedy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests are about the answers, not about how soon a busy machine has them."""
+    """Give checks more time: these tests are about the answers, not about the speed of a busy machine."""
     steps = [replace(step, timeout_s=PATIENCE_S) for step in doctor.STEPS]
     monkeypatch.setattr(doctor, "STEPS", steps)
     monkeypatch.setattr(fairness, "TRY_TIMEOUT_S", PATIENCE_S)
@@ -59,7 +59,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """Nobody listens there, and nobody else can."""
+    """A port on which nobody listens, and that no other process can take."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])
@@ -67,7 +67,7 @@ def closed_port() -> Iterator[int]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Somebody listens there and never says a word."""
+    """A port whose listener never answers."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -75,7 +75,7 @@ def silent_port() -> Iterator[int]:
 
 
 def by_name(output: CommandOutput) -> dict[str, dict[str, Any]]:
-    """The checks of a failed doctor."""
+    """Return the checks of a doctor that has failed, by name."""
     assert (output.code, output.err) == (1, ""), output
     report = output.json
     assert report.keys() == {"ok", "deployment_id", "checks"}
@@ -87,7 +87,7 @@ def by_name(output: CommandOutput) -> dict[str, dict[str, Any]]:
 
 
 def well(checks: dict[str, dict[str, Any]]) -> set[str]:
-    """The checks that are ok; fairness apart, which a busy machine may be too slow for."""
+    """Return the checks that are ok, without fairness, for which a busy machine may be too slow."""
     return {name for name, check in checks.items() if check["ok"]} - {"fairness"}
 
 
@@ -105,7 +105,7 @@ async def test_doctor_finds_nothing_wrong_on_dev(stack: DevStack) -> None:
 
 
 def until_well(doctor: Callable[[], CommandOutput]) -> CommandOutput:
-    """What it says once it finds nothing wrong: a busy machine may look unfair at first."""
+    """Repeat the doctor until it finds nothing wrong, since a busy machine may look unfair; return its last output."""
     output: list[CommandOutput] = []
 
     def is_well() -> bool:
@@ -210,7 +210,7 @@ async def test_doctor_reports_fairness_on_a_queue_of_four_partitions(
 
 
 async def test_doctor_answers_in_time_when_no_server_does(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # in its own time
+    monkeypatch.undo()  # with the default deadlines
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{silent_port}")
     settings = Settings(database_url=f"postgresql://me@127.0.0.1:{silent_port}/prebuilds")
     report = await asyncio.wait_for(examine(settings), 10)

@@ -1,4 +1,4 @@
-"""Drills at a running stack: a template whose hand-over or check is broken is found before a person finds it."""
+"""Drills on a running stack: a broken hand-over or check of a template is found before a person claims."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.dev_stack import DevStack, until
 SERVER = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
 SCHEDULE = "0 3 * * *"
 BROKEN = {"command": ["sleep", "infinity"], "claim": {"signal": "SIGUSR1"}}
-"""Its pool is ready, and the signal of the hand-over ends it: nobody has taught it that signal."""
+"""Its pool is ready, and the signal of the hand-over ends the process, which does not handle it."""
 
 
 def apply(stack: DevStack, organization: str, drill: dict[str, Any], **source: Any) -> None:

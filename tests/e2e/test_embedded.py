@@ -1,4 +1,4 @@
-"""The claim worker inside a service's own process: eager, and no less safe when that process is killed."""
+"""The claim worker in a service's own process: it starts eagerly, and survives a kill of that process."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_killed_service_leaves_its_claims_to_others(stack: DevStack) -> 
 
 
 async def claim_until_killed(stack: DevStack) -> list[ClaimResult]:
-    """Run the service, which is killed when the first of many claims at once is answered; what it was told."""
+    """Run the service, which is killed at the first answer to many claims at once; return the answers it has got."""
     service = await asyncio.create_subprocess_exec(
         *(sys.executable, str(SERVICE), stack.facts["database_url"], PRESET, str(CLAIMS)),
         env=stack.env | {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "PYTHONPATH": str(ROOT)},
@@ -68,7 +68,7 @@ async def claim_until_killed(stack: DevStack) -> list[ClaimResult]:
 
 
 async def first_event(temporal: Client, claim_id: str):  # type: ignore[no-untyped-def]
-    """Of the claim's first run: a claim that is asked for again after its end is answered by another."""
+    """Return the first event of the claim's first run. A claim that is repeated after its end has another run."""
     workflow_id = claim_workflow_id(claim_id)
     runs = [run async for run in temporal.list_workflows(f'WorkflowId="{workflow_id}"')]
     first = min(runs, key=lambda run: run.start_time)
@@ -79,7 +79,7 @@ async def first_event(temporal: Client, claim_id: str):  # type: ignore[no-untyp
 async def test_claims_are_answered_at_commit_and_temporal_records_them_later(
     stack: DevStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Temporal is kept from learning of an answer until the answer is here."""
+    """Temporal learns of the decision only after the caller has the answer."""
     stack.apply("at-once", 3, command=["sleep", "infinity"], ready=None)
     stack.wait_whole("at-once")
     record, here = bridge.Worker.complete_workflow_activation, asyncio.Event()

@@ -146,7 +146,7 @@ async def test_the_documentation_page_loads_nothing_from_other_servers(
 
 
 async def send_and_leave(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
-    """Send a claim on a connection that is closed at once: the decision goes on without its caller."""
+    """Send a claim, and close the connection at once: the decision goes on without its caller."""
     content = json.dumps(body).encode()
     _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
     head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: {http.headers['Authorization']}\r\n"
@@ -158,7 +158,7 @@ async def send_and_leave(http: httpx.AsyncClient, path: str, body: dict[str, Any
 
 @contextmanager
 def serve(stack: DevStack) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A `prebuilds serve` of the test's own beside the stack's; and its address."""
+    """Run a `prebuilds serve` beside the stack's; yield the process and its address."""
     log = Path(stack.files / "serve.log")
     with log.open("wb") as errors:
         argv = [BIN / "prebuilds", "serve", "--port", "0"]

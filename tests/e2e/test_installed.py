@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def make_foreign(folder: Path) -> Path:
-    """Modules that nothing of ours may import, as a Temporal project has them."""
+    """Write modules with our names, as a Temporal project has them; nothing of ours may import them."""
     for name in ("workflows/__init__.py", "activities/__init__.py", "worker.py"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def make_foreign(folder: Path) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a Temporal project of somebody else."""
+    """The current folder is a Temporal project of somebody else."""
     folder = make_foreign(tmp_path / "project")
     monkeypatch.chdir(folder)
     return folder

@@ -1,4 +1,4 @@
-"""The inventory and builds' logs, typed at a running stack: what was killed or left behind is found, told, mended."""
+"""The inventory and builds' logs on a running stack: killed and orphaned workspaces are found and mended."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROW_KEYS = {
 
 
 def inventory_by_workspace(stack: DevStack, *words: str) -> dict[str, tuple[str, str]]:
-    """What an inventory tells, by workspace: finding and action."""
+    """Return an inventory's finding and action by workspace."""
     report = stack.ask("inventory", *words)
     assert report.keys() == {"findings", "unavailable", "fix", "omitted"}
     assert (report["unavailable"], report["fix"]) == ([], "--fix" in words)
@@ -42,7 +42,7 @@ def let_a_minute_pass(stack: DevStack) -> None:
 
 
 def leave_behind(stack: DevStack, workspace_id: UUID) -> Path:
-    """A stopped workspace's folder, whose row nobody has."""
+    """Make the folder of a stopped workspace that has no row in the database, and return it."""
     identity = stack.identity()
     launch = Launch.model_validate(
         {
@@ -131,6 +131,6 @@ def test_logs_show_how_a_workspace_was_made_or_why_it_failed(stack: DevStack) ->
     lines = stack.ask("logs", failed["id"], "-f")["lines"]
     assert "ended with status 3" in error
     assert lines[-1]["line"] == error
-    stack.apply("log-of-failed", 0, **FAILING)  # else another try of it would be among what a later test counts
+    stack.apply("log-of-failed", 0, **FAILING)  # else a later test would count its next attempt
     unknown = stack.cli("--json", "logs", str(uuid4()))
     assert (unknown.code, unknown.json["error"]["type"]) == (1, "WorkspaceNotFound")

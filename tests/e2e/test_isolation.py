@@ -1,4 +1,4 @@
-"""What a hostile `process` workspace finds of the worker's secrets and of its neighbours'."""
+"""Secrets of the worker and of neighbours that a hostile `process` workspace finds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prebuilds.provisioners.process.ids import find_program_for_others
 SOMEBODY = 54321
 AS_SOMEBODY = (
     *("setpriv", f"--reuid={SOMEBODY}", f"--regid={SOMEBODY}", "--clear-groups"),
-    # To read the Python that runs the tests, which may be root's; given up before any workspace is started.
+    # To read the Python that runs the tests, which may be root's; dropped before any workspace starts.
     *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
 )
 
@@ -35,7 +35,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def run_hostile(state_dir: Path, *before: str, **env: str) -> Any:
-    """What the hostile workspace found."""
+    """Run the hostile workspace, and return what it found."""
     try:
         python = find_program_for_others("python3")
     except InvalidSource as error:

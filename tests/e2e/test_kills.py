@@ -1,4 +1,4 @@
-"""kill -9 of anything, at any moment: everyone is answered, nothing is doubled, nothing is left over."""
+"""kill -9 of any process at any moment: every claim is answered, and nothing is made twice or left behind."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.e2e.dev_stack import DevStack, until
 CLAIM_ANSWERS_S = 4.0
 BUILD_ENDS_S = 5.0
 WORKER_START_S = 60.0
-"""What a machine with other work may take to start a worker's interpreter and imports; not what is measured here."""
+"""Seconds in which a busy machine starts a worker's interpreter and imports; these tests do not measure that."""
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 READY_WHEN_TOLD = 'until test -e "$1"; do sleep 0.05; done; touch up; exec sleep infinity'
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """A stack of this file's own, since everything in it is killed."""
+    """A stack for this file alone, since all its processes are killed."""
     stack = DevStack(tmp_path_factory.mktemp("killed"))
     stack.start()
     yield stack
@@ -33,12 +33,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 
 
 def serving(stack: DevStack, role: str) -> int:
-    """How often such a worker has begun to serve."""
+    """Return how often a worker of this role has begun to serve."""
     return (stack.state_dir / f"{role}.log").read_text().count(f"Serving {role}")
 
 
 def kill_worker(stack: DevStack, role: str) -> Callable[[], None]:
-    """Returns what waits until another one serves in its place."""
+    """Kill the worker; return a function that waits until its successor serves."""
     before = serving(stack, role)
     os.kill(stack.facts["pids"][role], signal.SIGKILL)
 
@@ -49,7 +49,7 @@ def kill_worker(stack: DevStack, role: str) -> Callable[[], None]:
 
 
 def check_whole(stack: DevStack, *organizations: str) -> None:
-    """Pools at their size, and one process for each row that should have one."""
+    """Check that pools have their size, and each row that should have a process has one."""
     for organization in organizations:
         stack.wait_whole(organization)
 
@@ -160,7 +160,7 @@ def test_the_whole_stack_killed_again_and_again(own: DevStack) -> None:
         answers.append(own.ask(*claim, "--name", f"all-{n}", "--claim-id", f"all-{n}"))
         own.kill()
         own.begin()
-        time.sleep(pause_s)  # not a wait for a state: it is the moment of the next kill
+        time.sleep(pause_s)  # no wait for a state: it chooses the moment of the next kill
         own.kill()
         own.start()
     assert len({a["workspace_id"] for a in answers}) == 3

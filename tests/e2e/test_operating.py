@@ -1,4 +1,4 @@
-"""What operators do around pools, typed at a running stack: each command, twice, and by mistake."""
+"""Operators' commands around pools on a running stack: each one, repeated, and by mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.e2e.dev_stack import DevStack, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 CLOCK = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d[+-]\d\d:\d\d"
-"""With the date when that is another one: a test may run at midnight."""
+"""A time of day, with the date when it is not today's: a test may run at midnight."""
 FAILING = {"command": ["false"], "ready": {"file": "never"}}
 PRESET_KEYS = {
     *("preset_id", "organization", "template", "version", "preset", "active", "instances", "expire_after_seconds"),

@@ -41,7 +41,7 @@ WAIT_MS = 60_000
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """A stack of the test's own: its loop is stopped, and its page should show these pools alone."""
+    """A stack for this file alone: its loop is stopped, and its page should show only these pools."""
     chromium_path()
     folder = tmp_path_factory.mktemp("page")
     stack = DevStack(folder)
@@ -64,7 +64,7 @@ def browser() -> Iterator[Browser]:
 
 
 def link_of(stack: DevStack) -> str:
-    """A fresh link, as `prebuilds page` prints it."""
+    """Return a fresh link, as `prebuilds page` prints it."""
     link: str = stack.ask("page")["page"]
     return link
 
@@ -86,7 +86,7 @@ def is_whole(stack: DevStack) -> bool:
 
 
 def until_row(page: Page, preset: str, words: str) -> None:
-    """Wait until a pool's row says so, without that the page is loaded again."""
+    """Wait until a pool's row has this text, without loading the page again."""
     expect(page.locator("#pools tr", has_text=preset)).to_contain_text(re.compile(words, re.DOTALL), timeout=WAIT_MS)
 
 
@@ -96,14 +96,14 @@ def says(page: Page, part: str, words: str) -> None:
 
 
 def picture(page: Page, name: str, wait: Callable[[], None] = lambda: None) -> None:
-    """Take a screenshot for the README, if somebody wants them; *wait* has the figures on the page first."""
+    """Take a screenshot for the README when SCREENSHOTS is set; *wait* first waits for the figures on the page."""
     if folder := os.environ.get("SCREENSHOTS"):
         wait()
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def do(page: Page, act: str, cause: str | None = None) -> None:
-    """Follow an act's link and confirm it; with the keyboard alone."""
+    """Follow an action's link and confirm it, with the keyboard alone."""
     page.locator(f"#act-{act}").focus()
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/acts/{act}*")

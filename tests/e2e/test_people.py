@@ -1,4 +1,4 @@
-"""A joiner and a leaver, through the command line, the client and a running workspace."""
+"""People join and leave, through the command line, the client and a running workspace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process driver ends all that is a workspace's, nothing that is not, and says so where it cannot."""
+"""The process driver ends every process of a workspace and no other, and reports what it cannot end."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_process_that_has_overwritten_its_tag_is_found_and_ended(
     try:
         assert await running(driver) == {build.workspace_id: True}
         await driver.destroy(later(build), log)
-        with contextlib.suppress(psutil.NoSuchProcess):  # ended, and perhaps not reaped yet by who inherited it
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended, and perhaps not reaped yet by its parent
             assert survivor.status() == psutil.STATUS_ZOMBIE
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -133,7 +133,7 @@ async def headless(driver: ProcessProvisioner) -> AsyncIterator[tuple[Provision,
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Perhaps not reaped yet by who inherited it."""
+    """Whether the process has ended, also when its parent has not reaped it yet."""
     try:
         return bool(process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -190,7 +190,7 @@ async def test_a_group_of_a_recycled_number_is_left_alone(driver: ProcessProvisi
     build = wanted(SLEEP)
     made = await driver.apply(build, log)
     record_file = tmp_path / "workspaces" / str(build.workspace_id) / "process.json"
-    # In a folder around the workspace's own.
+    # The process runs in a parent of the workspace's folder.
     other = process_host.spawn(["sleep", "1000"], folder=tmp_path, env={}, log=tmp_path / "other.log")
     try:
         record = json.loads(record_file.read_text())
@@ -232,7 +232,7 @@ async def test_a_stop_fails_while_a_process_cannot_be_ended(
     await driver.apply(build, log)
     with monkeypatch.context() as patched:
         patched.setattr(process_host, "KILL_GRACE_S", 0.1)
-        patched.setattr(os, "kill", lambda *_: None)  # as when it hangs in the kernel, on a file system that is away
+        patched.setattr(os, "kill", lambda *_: None)  # as for a process that hangs in the kernel
         with pytest.raises(ProvisionFailed, match="does not end"):
             await driver.destroy(later(build), log)
     assert list(await running(driver)) == [build.workspace_id]
@@ -241,7 +241,7 @@ async def test_a_stop_fails_while_a_process_cannot_be_ended(
 
 @pytest.fixture
 def anothers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Processes, to be filled in, that are another user's, as after `sudo`."""
+    """Process ids, filled in by the test, that appear to be another user's, as after `sudo`."""
     pids: set[int] = set()
     kill, killpg = os.kill, os.killpg
 

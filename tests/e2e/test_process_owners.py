@@ -1,4 +1,4 @@
-"""A process workspace of another deployment, or of another claim: left as it is, whoever asks."""
+"""A process workspace of another deployment or claim is left as it is, whoever asks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_a_record_that_names_no_deployment_is_left(tmp_path: Path) -> None
 async def test_the_mark_is_written_before_the_claim_file_and_the_signal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that dies in between has marked it, and told nobody."""
+    """A worker that dies in between has written the mark and nothing else."""
     build = wanted(SLEEP | {"claim": {"signal": "SIGUSR1"}, "command": ["sh", "-c", "trap : USR1; sleep 1000"]})
     async with driver_in(tmp_path) as driver:
         await driver.apply(build, log)
@@ -88,7 +88,7 @@ async def test_a_claim_that_changes_nothing_leaves_its_mark(tmp_path: Path) -> N
 
 
 async def test_a_start_after_a_transfer_whose_hand_over_never_ran_tells_the_new_owner(tmp_path: Path) -> None:
-    """That build was cancelled while it waited. What the old owner's claim brought is not the new owner's to read."""
+    """The transfer's build was cancelled while it waited. The new owner must not read the old claim's parameters."""
     build = wanted(SLEEP | {"isolation": "none"})
     async with driver_in(tmp_path) as driver:
         await driver.apply(build, log)

@@ -1,4 +1,4 @@
-"""The process driver against real processes: twice is once, killed is found again, what fails leaves nothing."""
+"""The process driver with real processes: calls are idempotent, killed starts are found, failures leave nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT
 
 READABLE = {"isolation": "none"}
-"""For claims with secrets, where workspaces can read each other's files, as pytest's own folders make it."""
+"""Allows claims with secrets where workspaces can read each other's files, as in pytest's folders."""
 NO_PROGRAM = READABLE | {"command": ["no-such-program", "{port}"]}
 
 
@@ -143,7 +143,7 @@ async def test_a_crash_between_start_and_record_is_found_by_its_tag(
     def crash_after(*args: Any, **kwargs: Any) -> Any:
         pids.append(spawn(*args, **kwargs).pid)
         while not psutil.Process(pids[-1]).environ():
-            pass  # for an instant after its exec there is none to be seen; who comes after a crash comes later
+            pass  # the environment is empty for an instant after exec; a driver after a crash reads it later
         raise KeyboardInterrupt  # like a kill: nothing of ours runs after it
 
     monkeypatch.setattr(process_host, "spawn", crash_after)
@@ -287,7 +287,7 @@ async def test_restoring_waits_for_prebuilds_and_not_for_claimed_workspaces(driv
     restored = await driver.restore()
     assert set(restored) == {provision.workspace_id for provision in (serves, ends, claimed)}
     async with asyncio.timeout(30):
-        await driver.wait_restored(restored)  # one that ends again keeps nobody
+        await driver.wait_restored(restored)  # a workspace that ends again blocks nobody
     assert await driver.probe(serves.workspace_id)
     assert await driver.restore() == [ends.workspace_id]
 
@@ -304,7 +304,7 @@ async def test_a_workspace_that_failed_to_start_again_is_not_restored(driver: Pr
     assert len(await driver.restore()) == 0
     assert await running(driver) == {first.workspace_id: False}
     (home / "bad").unlink()
-    await driver.apply(later(later(first)), log)  # the same build, and time enough
+    await driver.apply(later(later(first)), log)  # the same build, with enough time
     assert await driver.suspend() == 1
     assert len(await driver.restore()) == 1
 

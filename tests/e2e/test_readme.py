@@ -18,7 +18,7 @@ from tests.e2e.dev_stack import BIN, DevStack, TypedStack, until
 
 ROOT = Path(__file__).parents[2]
 HTTP = "http://127.0.0.1:8080"
-"""Where the pages have the HTTP server; a test's stack has it elsewhere."""
+"""Address of the HTTP server in the pages; a test's stack has another."""
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MASKED = (
     (ID, "ID"),
@@ -38,7 +38,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 
 
 def commands_of(path: Path) -> list[tuple[str, str]]:
-    """Each command of a page's console blocks, its lines joined, with what is written below it."""
+    """Return each command of a page's console blocks, its lines joined, with the output written below it."""
     steps = []
     for block in re.findall(r"^```console\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE):
         for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:

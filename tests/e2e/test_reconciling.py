@@ -1,4 +1,4 @@
-"""The reconciler on real parts: failing templates, a crowded queue, prebuilds that die, new versions."""
+"""The reconciler with real servers: failing templates, a crowded queue, prebuilds that die, new versions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ QUICK = {"command": ["sleep", "infinity"], "ready": None}
 NEVER_READY = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
 POOL_SLOTS = 20
 CROWD = 60
-"""Three times the slots, and none of them is free before the crowd's builds time out: who had to queue behind them
-would wait for a minute."""
+"""Number of builds: three times the slots. No slot is free before these builds time out, so that whoever queued behind
+them would wait for a minute."""
 CLAIMS = 3
-"""Of which one may be stalled by a busy machine. A queue stalls each."""
+"""Number of claims. A busy machine may delay one of them; a crowded queue would delay all."""
 CLAIM_BUILD_STARTS = timedelta(seconds=1)
 
 
@@ -36,7 +36,7 @@ def creations(stack: DevStack, organization: str) -> list[dict[str, Any]]:
 
 
 async def an_hour_later(engine: AsyncEngine, preset_id: str) -> None:
-    """Time that passed for one preset, by making what is recorded of it older."""
+    """Let an hour pass for one preset: shift its recorded times into the past."""
     async with engine.begin() as connection:
         for statement in (
             "UPDATE workspace_builds SET created_at = created_at - interval '1 hour 1 minute',"

@@ -1,4 +1,4 @@
-"""A workspace released while it starts: nobody waits for that start, also when who released it died right after."""
+"""A workspace released while it starts: nobody waits for the start, also when the releasing caller dies at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prebuilds.store.workspaces import release_workspace
 from tests.e2e.dev_stack import DevStack, until
 
 RELEASED_S = 12.5
-"""Twice this is the deadline (`PATIENCE`): a start that nobody cancels would go on for a minute."""
+"""Seconds; the deadline is twice that (`PATIENCE`). A start that nobody cancels goes on for a minute."""
 NEVER = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
 
 
@@ -30,7 +30,7 @@ async def test_a_release_cancels_the_start_although_its_caller_dies_at_once(stac
         assert stack.temporal(*terminate).code == 0
     engine = create_engine(stack.facts["database_url"])
     try:
-        # And neither its start nor its cancellation is told.
+        # Neither its start nor its cancellation is recorded as an event.
         await release_workspace(engine, f"alice/{organization}", "ops")
     finally:
         await engine.dispose()

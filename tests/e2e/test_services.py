@@ -1,4 +1,4 @@
-"""What a service uses: the protocols, the client without a database, a worker's refusals, a cancelled build."""
+"""The protocols, the client without a database, refusals of a worker, and a cancelled build."""
 
 from __future__ import annotations
 

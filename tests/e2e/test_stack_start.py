@@ -1,4 +1,4 @@
-"""The embedded stack comes up by itself, also when its database is killed while it starts; or it says why it cannot."""
+"""The embedded stack starts, also when its database is killed meanwhile, or reports why it cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A standby on real parts: paused prebuilds have no process, and a claim that finds none ready gets one of them."""
+"""Standby with real servers: paused prebuilds have no process, and a claim that finds none ready resumes one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One state folder: of one deployment, and served by one provisioner worker."""
+"""A state folder belongs to one deployment, and is served by one provisioner worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start_worker(stack: DevStack, folder: Path) -> tuple[int, str]:
-    """A provisioner worker that is to be refused: its exit code, and what it says."""
+    """Run a provisioner worker that should refuse to start; return its exit code and stderr."""
     env = stack.env | {
         "PREBUILDS_STATE_DIR": str(folder),
         "PREBUILDS_DATABASE_URL": stack.facts["database_url"],
@@ -32,7 +32,7 @@ def start_worker(stack: DevStack, folder: Path) -> tuple[int, str]:
 
 
 def test_a_second_worker_on_one_state_folder_refuses(stack: DevStack) -> None:
-    """As a Compose service that was scaled on one volume would be."""
+    """A Compose service scaled on one volume would start that."""
     code, errors = start_worker(stack, stack.state_dir)
     assert code == 1
     holder = stack.facts["pids"]["provisioner"]

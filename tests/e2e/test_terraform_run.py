@@ -1,4 +1,4 @@
-"""Runs and their marks, with a script in Terraform's place: what is left running is found, and interrupted once."""
+"""Terraform runs and their marks, with a script for Terraform: a run left behind is found and interrupted once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prebuilds.provisioners.terraform import run as terraform_run
 from prebuilds.provisioners.terraform.mark import COMMON, end_orphan, found_by
 from prebuilds.provisioners.terraform.run import Terraform
 
-# It ends when it may, however often it is interrupted, and then writes its state.
+# The script ends once `go` exists, however often it is interrupted, and then writes its state.
 PATIENT = """#!/bin/sh
 trap 'echo interrupted >> interrupts' INT
 touch "begun-$1"

@@ -20,7 +20,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CALLERS_TRACE, CALLERS_SPAN = CALLER.split("-")[1:3]
 WAITING_TRACE = "1" * 32
 BUILD = ("process claim", "RunActivity:run_build", "StartActivity:run_build", "RunWorkflow:WorkspaceBuild")
-"""From the driver's call up to the build's workflow."""
+"""Spans from the driver's call up to the build's workflow."""
 
 SERVICE = """
 import asyncio, sys
@@ -64,7 +64,7 @@ def received() -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def stack(received: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """A stack that goes on with its callers' traces."""
+    """A stack that continues its callers' traces."""
     stack = DevStack(
         tmp_path_factory.mktemp("traced"),
         PREBUILDS_HTTP_TRACEPARENT="continue",
@@ -104,7 +104,7 @@ def assert_path(received: Collector, spans: dict[str, Span], *names: str) -> Spa
 
 
 def scrape(stack: DevStack) -> str:
-    """The metrics of all workers, which promtool finds no fault in."""
+    """Return the metrics of all workers, after promtool has checked them."""
     texts = [httpx.get(url).text for url in stack.facts["metrics"].values()]
     for text in texts:
         promtool("check", "metrics", text=text)
@@ -141,7 +141,7 @@ def test_an_http_request_is_one_trace_down_to_sql_and_the_driver(stack: DevStack
     assert spans["SELECT decide_claim"].attributes["db.system.name"] == "postgresql"
     assert not any(span.failed for span in spans.values())
 
-    # The refill is caused by the claim, and by others as well: another trace, with a link to this one.
+    # Several claims may cause one refill: it has its own trace, with a link to this one.
     def nudges() -> list[Span]:
         return [span for span in received.read() if span.name == "nudge" and (CALLERS_TRACE, server.id) in span.links]
 
@@ -212,7 +212,7 @@ def test_metrics_of_claims_builds_and_slots_are_scraped(stack: DevStack) -> None
 
 @pytest.mark.timeout(240)
 def test_workers_that_replay_make_no_span_twice(stack: DevStack, received: Collector) -> None:
-    """A claim waits, every worker is replaced, the claim is served: its workflow was replayed, and so was the loop."""
+    """A claim waits, every worker is replaced, and the claim is served: its workflow and the loop are replayed."""
     stack.apply("replayed", 0, **READY)
     token = Path(stack.facts["token_file"]).read_text().strip()
     claim = {"preset": "replayed/python/small", "owner": "alice", "name": "waits", "on_empty": "wait"}
@@ -228,7 +228,7 @@ def test_workers_that_replay_make_no_span_twice(stack: DevStack, received: Colle
     spans = wait_for(received, WAITING_TRACE, "RunWorkflow:ClaimWorkspace", *BUILD)
     workflow = ("RunWorkflow:ClaimWorkspace", "StartWorkflow:ClaimWorkspace")
     assert_path(received, spans, "RunActivity:claim", "StartActivity:claim", *workflow, "PUT /v1/claims/{claim_id}")
-    # The hand-over was recorded by another build's end, and belongs to the claim nevertheless.
+    # The end of another build recorded the hand-over, which belongs to the claim's trace nevertheless.
     assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild")
     assert spans["process claim"].attributes["prebuilds.preset"] == "replayed/python/small"
     stack.ask("stop", "--cause", "traced", "--wait")
@@ -241,7 +241,7 @@ def test_workers_that_replay_make_no_span_twice(stack: DevStack, received: Colle
 
 
 def test_every_span_has_its_parent(received: Collector) -> None:
-    """A parent is exported after its children."""
+    """Wait for parents, too: a parent is exported after its children."""
 
     def all_have() -> bool:
         spans = received.read()

@@ -1,4 +1,4 @@
-"""What lives on one host is served there and nowhere else: two provisioner workers with a state folder each."""
+"""A host's workspaces are served by that host alone: two provisioner workers with a state folder each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ count = Processes().count
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    """One of this file's own: its hosts go away with it, and whoever shared it would look for them."""
+    """A stack for this file alone: its hosts disappear at its end, and other tests would wait for them."""
     stack = DevStack(tmp_path_factory.mktemp("two-hosts"))
     stack.start()
     yield stack
@@ -64,7 +64,7 @@ def ask_database(stack: DevStack, ask: Callable[[AsyncEngine], Awaitable[T]]) ->
 
 
 def rows(stack: DevStack, organization: str) -> dict[str, tuple[str, bool, int]]:
-    """Of each workspace that is not deleted: its host, whether it can be claimed, how many probes have failed."""
+    """Return for each workspace that is not deleted its host, whether it can be claimed, and its failed probes."""
 
     async def ask(engine: AsyncEngine) -> dict[str, tuple[str, bool, int]]:
         statement = text("""
@@ -81,7 +81,7 @@ def rows(stack: DevStack, organization: str) -> dict[str, tuple[str, bool, int]]
 
 
 def check_places(stack: DevStack, organization: str, hosts: Sequence[Host]) -> None:
-    """Each workspace runs once, on the host that its row names, and nothing else does."""
+    """Check that each workspace runs once, on the host that its row names, and that nothing else runs."""
     placed = {host.id: count(host) for host in hosts}
     expected: dict[str, dict[str, Any]] = {host.id: {} for host in hosts}
     for workspace_id, (host, _, _) in rows(stack, organization).items():
@@ -90,7 +90,7 @@ def check_places(stack: DevStack, organization: str, hosts: Sequence[Host]) -> N
 
 
 def spread(stack: DevStack, organization: str, queue: str, hosts: tuple[Host, Host], each: int) -> None:
-    """Give each of two hosts as many prebuilds: whichever polls first might get all of a pool that both fill."""
+    """Give each of two hosts the same number of prebuilds. In one pool the host that polls first might get all."""
     first, second = hosts
     first.start()
     stack.apply(organization, each, queue=queue, **QUICK)
@@ -105,7 +105,7 @@ def spread(stack: DevStack, organization: str, queue: str, hosts: tuple[Host, Ho
 
 
 def claim_on(stack: DevStack, organization: str, host: Host, prefix: str) -> str:
-    """Claim until one is of this host; returns it."""
+    """Claim until a workspace is on this host, and return its id."""
     for n in range(12):
         claim = ("claim", "--preset", f"{organization}/python/small", "--owner", "alice", "--name", f"{prefix}{n}")
         claimed: str = stack.ask(*claim, "--on-empty", "wait", "--wait-ready")["workspace_id"]
@@ -115,7 +115,7 @@ def claim_on(stack: DevStack, organization: str, host: Host, prefix: str) -> str
 
 
 def empty(stack: DevStack, organization: str, queue: str, hosts: Sequence[Host]) -> None:
-    """Release everything: nothing is left on any host."""
+    """Release everything, and wait until no host has anything."""
     stack.apply(organization, 0, queue=queue, **QUICK)
     for workspace in stack.workspaces(organization):
         if workspace["owner"] != "prebuilds":
@@ -220,7 +220,7 @@ def test_doctor_reports_a_paused_build_and_unpausing_continues_it(
 
 
 async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
-    """The queues that a build's workflow has put its provisioning on."""
+    """Return the queues on which a build's workflow has scheduled its provisioning."""
     client: Client = await connect(stack.facts["temporal_address"])
     history = await client.get_workflow_handle(f"workspace-build/{build_id}").fetch_history()
     scheduled = [event.activity_task_scheduled_event_attributes for event in history.events]
@@ -228,7 +228,7 @@ async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
 
 
 async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue: str) -> set[str]:
-    """Probe twice, and look for what is lost everywhere, as this host's worker does, and faster: what it found."""
+    """Probe twice and take the inventory of all places, as this host's worker does; return the workspaces found."""
     dispatcher = Dispatcher(engine, await connect(stack.facts["temporal_address"]))
     deployment_id = stack.identity().deployment_id
     driver = cache(lambda name: provisioners.load(name, host.folder, deployment_id))
@@ -247,7 +247,7 @@ async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue
 
 
 async def let_a_minute_pass(engine: AsyncEngine) -> None:
-    """Let a failed probe be long enough ago for the next one to count."""
+    """Shift failed probes into the past, so that the next one counts."""
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE workspaces SET probe_failed_at = probe_failed_at - interval '1 minute'"))
 
@@ -256,7 +256,7 @@ def test_a_frozen_start_that_wakes_up_after_the_deletion_brings_nothing_back(
     stack: DevStack, workers: Workers, tmp_path: Path
 ) -> None:
     queue = "frozen"
-    frozen, other = (workers.host(tmp_path / "one-host", queue) for _ in range(2))  # two workers of one host
+    frozen, other = (workers.host(tmp_path / "one-host", queue) for _ in range(2))  # two workers on one host
     frozen.start(kind="apply", at=1, signal="STOP")
     stack.apply("frozen", 1, queue=queue, **QUICK)
     until(lambda: frozen.signalled_at() is not None, "the worker to freeze in its start")

@@ -24,14 +24,14 @@ QUICK = {"command": ["sleep", "infinity"], "ready": None}
 
 @pytest.fixture
 def people() -> Iterator[ThreadPoolExecutor]:
-    """Each types a command and waits for it."""
+    """Threads; each runs a command and waits for its end."""
     with ThreadPoolExecutor(4) as pool:
         yield pool
 
 
 @contextmanager
 def paused(stack: DevStack) -> Iterator[None]:
-    """Nothing is made for anybody inside the block."""
+    """Pause the pools inside the block, so that no prebuild is made."""
     stack.ask("pause", "--reason", "to see who waits")
     try:
         yield
@@ -47,7 +47,7 @@ def wait_for(stack: DevStack, organization: str, name: str, *words: str) -> Comm
 
 
 def start(stack: DevStack, organization: str, name: str, **more: Any) -> str:
-    """The same by a service in any language: a workflow and its JSON."""
+    """Start a waiting claim by plain Temporal, as a service in any language does: a workflow and its JSON."""
     request = {"preset": f"{organization}/python/small", "owner": "alice", "name": name, "on_empty": "wait", **more}
     workflow = f"claim-workspace/{name}"
     output = stack.temporal(
@@ -134,7 +134,7 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
 @pytest.mark.usefixtures("heard_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_ended_leaves_the_queue_too(stack: DevStack, number: signal.Signals) -> None:
-    """Of a claim under an id that nobody was told. `timeout` sends SIGTERM, a lost terminal SIGHUP."""
+    """Nobody knows the claim's id, so it is withdrawn. `timeout` sends SIGTERM, a lost terminal SIGHUP."""
     organization = f"ended-{number.name.lower()}"
     stack.apply(organization, 0, **QUICK)
     words = ("--owner", "alice", "--name", "gone", "--on-empty", "wait", "--preset", f"{organization}/python/small")

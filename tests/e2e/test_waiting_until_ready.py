@@ -1,4 +1,4 @@
-"""What follows a claim, seen by a service: it waits through Temporal alone, and one build is a short history."""
+"""A service waits for a claim's build through Temporal alone, and one build is a short history."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, OnEmpty, build_id_o
 from tests.e2e.dev_stack import DevStack
 
 EVENTS_MAX = 8
-"""Beside those of workflow tasks that were handed out: a busy machine may have one handed out again."""
+"""Bound of events without those of workflow tasks, which a busy machine may repeat."""
 HANDED_OUT = (
     EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
     EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
     EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
 )
 RELEASED_S = 20.0
-"""Of a workspace whose start would go on for a minute."""
+"""Deadline for the release of a workspace whose start would go on for a minute."""
 IDLE = {"command": ["sleep", "infinity"], "ready": None}
 
 
@@ -38,7 +38,7 @@ async def claim(client: PrebuildsClient, organization: str, name: str, **more: A
 
 
 async def check_history(client: PrebuildsClient, build_id: UUID) -> None:
-    """One normal activity at most, and few events."""
+    """Check that the build has at most one normal activity and few events."""
     events = (await client.temporal.get_workflow_handle(build_workflow_id(build_id)).fetch_history()).events
     activities = [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
     assert len(activities) <= 1
@@ -72,7 +72,7 @@ async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, cl
         "WorkspaceBuild", {"build_id": made.build_id}, id=build_workflow_id(made.build_id), task_queue=CONTROL_QUEUE
     )
     assert (await recorded.result())["address"] == done.address
-    events = (await recorded.fetch_history()).events  # it had ended: nothing is provisioned again
+    events = (await recorded.fetch_history()).events  # it has ended, so nothing is provisioned again
     assert not [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
 
 

@@ -1,4 +1,4 @@
-"""Builds of small containers, and what a test asks about them."""
+"""Builds of small containers, and queries about them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ NEVER = SLEEP | {"ready": {"exec": ["test", "-e", "/up"]}}
 
 
 class Killed(BaseException):
-    """Nothing of ours runs after it but the closing of sockets, which a kernel does, too."""
+    """Stands for SIGKILL: no code of ours handles it, but sockets are closed, as the kernel would do."""
 
 
 class BuildLog:
-    """A build's progress, kept."""
+    """A build's progress: its lines, and the state that a database would keep."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""One container engine for the tests here, and a driver that has to leave nothing in it."""
+"""One container engine for these tests, and a driver that must leave nothing in it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ AT_ONCE = 4
 
 @dataclass
 class Side:
-    """One deployment's driver, and what it was asked for."""
+    """One deployment's driver, and the claims that it has carried out."""
 
     folder: Path
     deployment_id: UUID = field(default_factory=uuid4)
@@ -63,7 +63,7 @@ class Side:
 
 
 def things(podman: Podman, deployment_id: UUID) -> set[str]:
-    """Names and ids of everything on the engine that carries the deployment's label."""
+    """Return names and ids of everything on the engine with the deployment's label."""
     label = f"label={DEPLOYMENT_LABEL}={deployment_id}"
     containers = podman("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}}", "--filter", label).split()
     return {*containers, *podman("volume", "ls", "--format", "{{.Name}}", "--filter", label).split()}
@@ -75,7 +75,7 @@ def everything(podman: Podman) -> set[str]:
 
 
 async def check(podman: Podman, folder: Path, number: int) -> dict[str, int]:
-    """Have two deployments make and claim so many each, at once; then one of them destroys what it has."""
+    """Let two deployments create and claim *number* containers each at once; then one destroys its own."""
     before = everything(podman)
     one, other = Side(folder / "one"), Side(folder / "other")
     await asyncio.gather(one.make_and_claim(number), other.make_and_claim(number))

@@ -1,4 +1,4 @@
-"""What bounds a container, as the engine and the kernel see it; and binds that a workspace tries to lead elsewhere."""
+"""Limits of a container, as the engine and the kernel see them; and binds that a workspace tries to redirect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_container_with_limits_is_handed_over_and_stays_within_them(
 
 
 async def test_a_runtime_that_the_engine_lacks_is_not_left_out(driver: ContainerProvisioner) -> None:
-    with pytest.raises(InvalidSource, match="no-such-runtime") as refused:  # the driver's fixture: nothing is left
+    with pytest.raises(InvalidSource, match="no-such-runtime") as refused:  # the fixture checks that nothing is left
         await driver.apply(wanted(SLEEP | {"runtime": "no-such-runtime"}), log)
     assert list(refused.value.details) == ["source.runtime"]
 

@@ -104,11 +104,11 @@ async def test_a_claim_that_changes_what_cannot_change_replaces_the_container(
     assert httpx.get(after.address).status_code == 200
     assert "hunter2" not in "".join(claim_log.lines) + labels + str(plan)
 
-    # A later attempt of the same build still has it to tell, and replaces nothing any more.
+    # A later attempt of the same build reports it again, and replaces nothing.
     again = claim.model_copy(update={"state": claim_log.state})
     assert await driver.plan(again) == plan
     assert (await driver.claim(again, log)).resources == after.resources
-    # The next build does neither.
+    # The next build neither reports nor replaces anything.
     restart = later(again)
     assert await driver.plan(restart) == []
     await driver.stop(restart, log)

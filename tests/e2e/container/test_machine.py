@@ -1,4 +1,4 @@
-"""The machine that a template asks for, as programs in the container see it."""
+"""The machine that a template asks for, seen by programs in the container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What exists on the engine under our names and is somebody else's: never taken over, never read, never removed."""
+"""Objects of others that have our names on the engine are never taken over, read or removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_two_deployments_share_an_engine(podman: Podman, driver: Container
 async def test_a_claimed_container_is_given_to_nobody_after_the_state_folder_is_lost(
     driver: ContainerProvisioner, podman: Podman, tmp_path: Path
 ) -> None:
-    """The mark is on the engine, and so speaks against whatever a fresh folder, or another host, is asked for."""
+    """The mark is on the engine, so that a driver with a fresh folder or on another host refuses every call."""
     build = wanted(KEEPS)
     await driver.apply(build, log)
     alices = claimed(build, claim_id="alices")
@@ -65,7 +65,7 @@ async def test_the_host_knows_a_pruned_mark_and_writes_it_again(driver: Containe
 async def test_the_next_workspace_sees_no_byte_of_the_one_before(
     driver: ContainerProvisioner, podman: Podman, tmp_path: Path
 ) -> None:
-    """Though the container was removed by hand with its deployment's state folder, and its volume forgotten."""
+    """The container and its deployment's state folder were removed by hand, and its volume was left."""
     lost_side = Side(tmp_path / "gone")
     await lost_side.make_and_claim(1)
     [claim] = lost_side.claims

@@ -27,7 +27,7 @@ def config(registry: str, password: str = PASSWORD) -> str:
 
 @pytest.fixture
 def private(podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A source of an image that only `USER` may pull; the worker has no credentials yet."""
+    """The source of an image that only `USER` may pull; the worker has no credentials yet."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     return SLEEP | {"image": f"{podman.private}/hello", "pull": "always"}
 

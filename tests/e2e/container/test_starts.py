@@ -1,4 +1,4 @@
-"""A start is waited for; one that fails leaves nothing, one that was cut off is taken up; images are pulled."""
+"""A start is awaited; a failed one leaves nothing, an interrupted one is continued; images are pulled."""
 
 from __future__ import annotations
 

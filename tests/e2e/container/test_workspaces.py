@@ -1,4 +1,4 @@
-"""The container driver against a real engine: twice is once, gone is gone, and no other's is touched."""
+"""The container driver on a real engine: calls are idempotent, removal is final, and others' containers stay."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_each_call_made_twice_at_once_makes_one_workspace(driver: Containe
 async def test_two_creations_at_once_without_a_lock_leave_one_container(
     driver: ContainerProvisioner, tmp_path: Path
 ) -> None:
-    """As workers on two hosts with one remote engine would."""
+    """Workers on two hosts with one remote engine do that."""
     build = wanted(SLEEP)
     elsewhere = ContainerProvisioner(tmp_path / "elsewhere", DEPLOYMENT)
     made = await asyncio.gather(driver.apply(build, log), elsewhere.apply(build, log))
@@ -125,7 +125,7 @@ async def test_destroying_one_workspace_changes_no_other(driver: ContainerProvis
         inside(podman, build, "touch", "/home/kept")
     await driver.stop(later(stopped), log)
     await driver.destroy(later(gone), log)
-    with pytest.raises(ProvisionFailed):  # what a failed start has made goes, too
+    with pytest.raises(ProvisionFailed):  # a failed start's containers and volumes are removed, too
         await driver.apply(wanted(source | NEVER, ready_timeout_s=0.5), log)
     assert await running(driver) == {kept.workspace_id: True, stopped.workspace_id: False}
     await driver.apply(wanted(source, 3, stopped.workspace_id), log)
@@ -182,7 +182,7 @@ async def test_the_inventory_has_only_containers_of_its_deployment(
         await driver.stop(later(ours), log)
         assert [(item.build_number, item.running) for item in await driver.inventory()] == [(2, False)]
         assert await running(other) == {theirs.workspace_id: True}
-        await driver.destroy(later(theirs, deployment_id=DEPLOYMENT), log)  # which finds nothing of ours
+        await driver.destroy(later(theirs, deployment_id=DEPLOYMENT), log)  # it finds nothing of this deployment
         assert await running(other) == {theirs.workspace_id: True}
     finally:
         podman("rm", "--force", "--time=0", "somebodys")

@@ -21,7 +21,7 @@ from tests.e2e.podman import IMAGE, Podman
 
 ORGANIZATION = "twins"
 POOL = 10
-# Says what it finds in its volume, and leaves something there.
+# Each container prints what it finds in its volume, and writes a file there.
 SCRIPT = "cat /home/* ; echo LEFT-BY-{workspace_id} > /home/left; while true; do sleep 1; done"
 SOURCE = {
     "image": IMAGE,
@@ -34,7 +34,7 @@ SOURCE = {
 
 
 def begin(folder: Path, podman: Podman) -> DevStack:
-    """A stack whose pool of `POOL` is whole."""
+    """Start a stack, and wait until its pool of `POOL` is full."""
     folder.mkdir(exist_ok=True)
     stack = DevStack(folder, DOCKER_HOST=podman.address)
     stack.start()
@@ -49,7 +49,7 @@ def begin(folder: Path, podman: Podman) -> DevStack:
 
 
 def claim_all(stack: DevStack, podman: Podman, number: int) -> dict[str, set[str]]:
-    """Claim so many, and release them batch by batch: the ids, names and volumes that there were."""
+    """Claim *number* workspaces, release them batch by batch, and return their ids, names and volumes."""
     seen: dict[str, set[str]] = {"ids": set(), "names": set()}
     label = f"label=prebuilds.deployment={stack.facts['deployment_id']}"
     for batch in range(number // POOL):
@@ -66,7 +66,7 @@ def claim_all(stack: DevStack, podman: Podman, number: int) -> dict[str, set[str
 
 
 def nothing_was_found(podman: Podman, stack: DevStack) -> int:
-    """No container of the stack has found anything in its volume. Returns how many there are."""
+    """Check that no container of the stack has found files in its volume; return the number of containers."""
     label = f"label=prebuilds.deployment={stack.facts['deployment_id']}"
     containers = podman("ps", "--quiet", "--filter", label).split()
     for container in containers:

@@ -1,4 +1,4 @@
-"""Small modules, builds of them, and where a test keeps what a build tells."""
+"""Small modules, builds of them, and records of a build's progress."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ output "address" { value = "desk 3" }
 
 
 REACHED_S = 60.0
-"""Most of it is for a busy machine: imports, an init and the first resource take two seconds on a quiet one."""
+"""Seconds for imports, an init and the first resource: two on a quiet machine, more on a busy one."""
 
 
 class Log:
@@ -80,7 +80,7 @@ class Log:
 
 
 class Refused(Log):
-    """Of an attempt that was overtaken elsewhere as soon as a resource was there."""
+    """Progress of an attempt that is overtaken as soon as a resource exists."""
 
     async def save_state(self, state: dict[str, Any]) -> None:
         await super().save_state(state)
@@ -89,7 +89,7 @@ class Refused(Log):
 
 
 class OvertakenAtLast(Log):
-    """Of an attempt that was overtaken elsewhere once it had made everything, and not been ready."""
+    """Progress of an attempt that is overtaken once it has made everything, before it is ready."""
 
     async def save_state(self, state: dict[str, Any]) -> None:
         if self.names and unpack(state) == unpack(self.state):

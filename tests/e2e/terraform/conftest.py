@@ -1,4 +1,4 @@
-"""A real Terraform on the path of each test here, and a driver that has to leave nothing of it running."""
+"""A real Terraform on the path of each test, and a driver that must leave no Terraform process running."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.real_terraform import write_terraform
 
 @pytest.fixture(scope="session")
 def terraform_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a `terraform` command in it; without one the tests here are skipped."""
+    """A folder with a `terraform` command; skips these tests without one."""
     folder = tmp_path_factory.mktemp("bin")
     write_terraform(folder / "terraform")
     return folder
@@ -33,7 +33,7 @@ def _on_path(terraform_bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def driver(tmp_path: Path) -> AsyncIterator[TerraformProvisioner]:
     yield TerraformProvisioner(tmp_path / "host-a", DEPLOYMENT)
     found = [p for p in psutil.process_iter() if str(tmp_path) in environment_of(p)]
-    _, left = psutil.wait_procs(found, timeout=5)  # one that was killed is seen until the system has taken it down
+    _, left = psutil.wait_procs(found, timeout=5)  # a killed process is listed until the system has removed it
     for process in left:
         process.kill()
     assert not left, "no Terraform, and nothing that it started, is left running"

@@ -1,4 +1,4 @@
-"""What a claim replaces is planned, told to its operators and done once; what it gave is masked."""
+"""A claim's replacements are planned, reported to operators and done once; its parameters are masked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_a_claim_reports_what_it_replaces_and_why_without_secrets(driver: 
     assert "the module declares no variable colour: the claim's parameter reaches nothing" in log.lines
     assert "hunter2" not in log.text
     assert "hunter2" not in json.dumps(claimed.resources)
-    # An attempt that comes again after the replacement still knows of it, also on another host.
+    # A repeated attempt after the replacement still reports it, also on another host.
     repeat = claim.model_copy(update={"state": log.state})
     assert await driver.plan(repeat) == expected
     await driver.claim(repeat, log)
@@ -183,7 +183,7 @@ def wait_ready(stack: DevStack) -> None:
 
 
 def check_lint(stack: DevStack) -> None:
-    """Which template's claim replaces something is known before anybody claims, and asking changes nothing."""
+    """Check that lint reports before any claim what a claim would replace, and changes nothing."""
     pools = {w["template"]: w for w in stack.ask("workspaces", "list", "--prebuilt", "--all")["workspaces"]}
     before = stack.ask("workspaces", "show", pools["desk"]["id"])
     for template in ("shelf", "plain"):

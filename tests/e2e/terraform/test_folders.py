@@ -1,4 +1,4 @@
-"""A module in a folder: what was applied is what runs, on every host, and its values are those of the template."""
+"""A module in a folder: every host runs the applied files, with the values of the template."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_a_stop_frees_what_the_module_counts_and_a_start_makes_it_again(
     await driver.stop(without_key, log)
     assert log.names == ["terraform_data.disk", "terraform_data.vm"]
     assert "no key for the claim's parameters" in log.lines[-1]
-    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)  # which has to take the state from the database
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)  # this host has to take the state from the database
     await other.stop(stop.model_copy(update={"state": log.state}), log)
     assert log.names == ["terraform_data.disk"]
     [item] = await other.inventory()
@@ -243,7 +243,7 @@ async def test_a_stop_keeps_everything_rather_than_replace_anything(driver: Terr
     await driver.apply(first, log)
     await driver.claim(later(first, log, owner="alice", claimed=True, claim_id="c"), log)
     stop = later(first, log, build_number=3, owner="alice", claimed=True, claim_id="c")
-    for _ in range(2):  # an attempt that comes again finds the same
+    for _ in range(2):  # a repeated attempt finds the same
         before = log.state
         stopped = await driver.stop(stop, log)
         assert (log.state, log.names) == (before, ["terraform_data.disk", "terraform_data.vm"])

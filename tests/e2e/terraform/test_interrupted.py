@@ -1,4 +1,4 @@
-"""Terraform cancelled, overtaken or left behind by a killed worker: its state is saved, and the next goes on."""
+"""Terraform cancelled, overtaken or left by a killed worker: its state is saved, and the next attempt continues."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ resource "terraform_data" "slow" {{
 async def test_a_cancelled_build_saves_its_state_and_the_next_build_continues(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prebuilds.provisioners.terraform.run.INTERRUPT_S", 60.0)  # a busy machine takes its time
+    monkeypatch.setattr("prebuilds.provisioners.terraform.run.INTERRUPT_S", 60.0)  # long enough for a busy machine
     log = Log()
     build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
     attempt = asyncio.create_task(driver.apply(build, log))

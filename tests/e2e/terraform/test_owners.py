@@ -1,4 +1,4 @@
-"""The mark of a claim: in the host's folder, and with the saved state for hosts that were not at the hand-over."""
+"""A claim's mark is in the host's folder, and in the saved state for hosts that did not do the hand-over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terraform driver with real Terraform: its state follows it, a failed build is undone, a late one refused."""
+"""The terraform driver with real Terraform: state is saved, a failed build is undone, a late one is refused."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ resource "terraform_data" "bad" {{
     assert gone.exists()
     assert log.names == []
     assert await existing(driver) == {}
-    with pytest.raises(ProvisionFailed, match="exit status 3"):  # the same build may try again
+    with pytest.raises(ProvisionFailed, match="exit status 3"):  # the same build may be tried again
         await driver.apply(build.model_copy(update={"state": log.state}), log)
 
 
@@ -173,7 +173,7 @@ async def test_a_host_that_did_not_finish_a_build_does_not_answer_for_it(
     other, log, first = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT), Log(), wanted(IMMUTABLE)
     with monkeypatch.context() as without:
         without.setenv("PREBUILDS_TERRAFORM", "/nowhere/terraform")
-        with pytest.raises(ProvisionFailed):  # it leaves its seed
+        with pytest.raises(ProvisionFailed):  # it leaves the seed of its state
             await driver.claim(first, log)
     await other.apply(first, log)
     assert await other.probe(first.workspace_id)

@@ -33,8 +33,10 @@ class BuildLog:
     """
 
     def __init__(self, engine: AsyncEngine, build_id: UUID, attempt: int) -> None:
-        """Args:
-        attempt: The attempt's number from `begin_build`, unique in its build.
+        """Make the log of one attempt of a build.
+
+        Args:
+            attempt: The attempt's number from `begin_build`, unique in its build.
         """
         self._engine = engine
         self._build_id = build_id

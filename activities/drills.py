@@ -132,8 +132,10 @@ class DrillTrialActivities:
     """The drill's activity on provisioner workers."""
 
     def __init__(self, engine: AsyncEngine, driver: Callable[[str], Provisioner]) -> None:
-        """Args:
-        driver: Returns the driver with a name, the same one each time.
+        """Make the activities of one provisioner worker.
+
+        Args:
+            driver: Returns the driver with a name, the same one each time.
         """
         self._engine = engine
         self._driver = driver

@@ -87,12 +87,14 @@ class InventoryActivities:
         young: timedelta = YOUNG,
         apart: timedelta = APART,
     ) -> None:
-        """Args:
-        driver: Returns the driver with a name, the same one each time.
-        host: The name of this host.
-        orphans: Whether orphans are removed or only reported.
-        young: A thing that is younger is not taken for an orphan yet.
-        apart: The least time between two sightings before the inventory acts.
+        """Make the activities of one host's inventory.
+
+        Args:
+            driver: Returns the driver with a name, the same one each time.
+            host: The name of this host.
+            orphans: Whether orphans are removed or only reported.
+            young: A thing that is younger is not taken for an orphan yet.
+            apart: The least time between two sightings before the inventory acts.
         """
         self._engine = engine
         self._dispatcher = dispatcher

@@ -67,9 +67,11 @@ class ProvisioningActivities:
         host: str,
         witness: Witness | None = None,
     ) -> None:
-        """Args:
-        driver: Returns the driver with a name, the same one each time.
-        host: The name of this host. It is recorded for workspaces that only the host that made them can serve.
+        """Make the activities of one host's provisioner worker.
+
+        Args:
+            driver: Returns the driver with a name, the same one each time.
+            host: The name of this host. It is recorded for workspaces that only the host that made them can serve.
         """
         self._engine = engine
         self._dispatcher = dispatcher

@@ -36,10 +36,12 @@ class PresetChildren:
     """The presets that wait and the children that run, in one run of the loop."""
 
     def __init__(self, wanted: Sequence[str], pending_max: int | None, *, max_parallel: int) -> None:
-        """Args:
-        wanted: Ids of presets that the run before has left waiting.
-        pending_max: The share of the capacity that the run before has found; None for no limit.
-        max_parallel: The most children at a time.
+        """Make the children of one run of the loop.
+
+        Args:
+            wanted: Ids of presets that the run before has left waiting.
+            pending_max: The share of the capacity that the run before has found; None for no limit.
+            max_parallel: The most children at a time.
         """
         self.wanted: dict[str, trace.Span] = dict.fromkeys(wanted, trace.INVALID_SPAN)
         """The ids that wait, in the order of the requests, each with the span that has asked first."""

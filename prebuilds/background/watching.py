@@ -45,11 +45,13 @@ class Watcher:
         interval: timedelta = WATCH_INTERVAL,
         apart: timedelta = APART,
     ) -> None:
-        """Args:
-        driver: Returns the driver with a name, the same one each time.
-        host: The name of this host.
-        interval: The time between two sweeps.
-        apart: The least time between two sightings before the owner is warned.
+        """Make the watch of one host.
+
+        Args:
+            driver: Returns the driver with a name, the same one each time.
+            host: The name of this host.
+            interval: The time between two sweeps.
+            apart: The least time between two sightings before the owner is warned.
         """
         self._engine = engine
         self._driver = driver

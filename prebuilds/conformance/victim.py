@@ -41,9 +41,11 @@ class Dying:
     """
 
     def __init__(self, results: int, die_at: int | None) -> None:
-        """Args:
-        results: Descriptor of the file that gets the call's results, one JSON object a line.
-        die_at: The step to die at; None: none.
+        """Make the progress of one call, which kills its process at a step.
+
+        Args:
+            results: Descriptor of the file that gets the call's results, one JSON object a line.
+            die_at: The step to die at; None: none.
         """
         self._results = results
         self._die_at = die_at

@@ -30,9 +30,11 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(self, parts: AsyncGenerator[str, None], turn: ExitStack) -> None:
-        """Args:
-        parts: What is sent; it is closed when the stream ends, however that comes about.
-        turn: The same; it counts the stream.
+        """Make the response of one reader.
+
+        Args:
+            parts: What is sent; it is closed when the stream ends, however that comes about.
+            turn: The same; it counts the stream.
         """
         super().__init__(parts, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._parts = parts

@@ -85,9 +85,11 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
         provider: IdentityProvider | None = None,
     ) -> None:
-        """Args:
-        clock: Seconds, never going back.
-        provider: Whose tokens are taken, too; None for nobody's.
+        """Make a gate that knows no token yet.
+
+        Args:
+            clock: Seconds, never going back.
+            provider: Whose tokens are taken, too; None for nobody's.
         """
         self._engine = engine
         self._clock = clock

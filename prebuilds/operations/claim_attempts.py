@@ -66,8 +66,10 @@ class ClaimAttempts:
     """Begins attempts, and records refusals as the answers of their runs."""
 
     def __init__(self, store: ClaimStore) -> None:
-        """Args:
-        store: Keeps the answers.
+        """Make the records of claims' attempts.
+
+        Args:
+            store: Keeps the answers.
         """
         self._store = store
 

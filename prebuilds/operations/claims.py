@@ -57,10 +57,12 @@ class Claims:
     """Decides claims. Safe to call from several tasks at once, and again for the same claim."""
 
     def __init__(self, engine: AsyncEngine, store: ClaimStore, dispatcher: Dispatcher, rules: Rules) -> None:
-        """Args:
-        engine: Reads why creation is held, which only a claim that finds an empty pool asks.
-        store: Runs the claims' statements on connections of their own.
-        dispatcher: Starts builds and nudges the loop after a claim has committed.
+        """Make the operations that claims' workflows call.
+
+        Args:
+            engine: Reads why creation is held, which only a claim that finds an empty pool asks.
+            store: Runs the claims' statements on connections of their own.
+            dispatcher: Starts builds and nudges the loop after a claim has committed.
         """
         self._engine = engine
         self._store = store

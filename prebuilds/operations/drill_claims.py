@@ -29,8 +29,10 @@ class DrillClaims:
     def __init__(
         self, store: ClaimStore, dispatcher: Dispatcher, environ: Mapping[str, str] = MappingProxyType(os.environ)
     ) -> None:
-        """Args:
-        environ: The environment, which has the claim parameters of drills.
+        """Make the claims of drills.
+
+        Args:
+            environ: The environment, which has the claim parameters of drills.
         """
         self._store = store
         self._dispatcher = dispatcher

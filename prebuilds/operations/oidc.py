@@ -68,9 +68,11 @@ class IdentityProvider:
         clock: Callable[[], float] = time.monotonic,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Args:
-        clock: Seconds, never going back.
-        transport: How the provider is reached; None for the network.
+        """Make a provider whose keys are not read yet.
+
+        Args:
+            clock: Seconds, never going back.
+            transport: How the provider is reached; None for the network.
         """
         self._rules = rules
         self._clock = clock

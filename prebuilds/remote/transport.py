@@ -49,8 +49,10 @@ class Transport:
     """
 
     def __init__(self, server: ServerAddress, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Args:
-        transport: What carries the requests; None for the network.
+        """Make a transport to one server.
+
+        Args:
+            transport: What carries the requests; None for the network.
         Raises:
             InvalidInput: The environment's proxy cannot be used.
         """

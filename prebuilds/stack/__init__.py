@@ -63,10 +63,12 @@ class Stack:
         metrics: dict[str, str] | None = None,
         http: str | None = None,
     ) -> None:
-        """Args:
-        prepare: See `Prepare`; None: the workers are started without it, and the deployment's id stays unknown.
-        metrics: Role -> URL of the worker's metrics, for `facts`; None: no metrics are served.
-        http: The HTTP server's address, for `facts`; None: no worker is one.
+        """Make a stack that is not started yet.
+
+        Args:
+            prepare: See `Prepare`; None: the workers are started without it, and the deployment's id stays unknown.
+            metrics: Role -> URL of the worker's metrics, for `facts`; None: no metrics are served.
+            http: The HTTP server's address, for `facts`; None: no worker is one.
         """
         self._dir = state_dir.absolute()
         self._workers = list(workers)

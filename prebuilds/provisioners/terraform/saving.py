@@ -28,10 +28,12 @@ class StateSaver:
         read: Callable[[], str | None],
         pack: Callable[[str], dict[str, Any]],
     ) -> None:
-        """Args:
-        progress: Where states are saved; None: nothing is saved.
-        read: Returns the state file's text; None when there is no file.
-        pack: Turns that text into what the database keeps.
+        """Make the saver of one run's states.
+
+        Args:
+            progress: Where states are saved; None: nothing is saved.
+            read: Returns the state file's text; None when there is no file.
+            pack: Turns that text into what the database keeps.
         """
         self._id = workspace_id
         self._progress = progress

@@ -54,8 +54,10 @@ class Work:
     """One call's work on one workspace."""
 
     def __init__(self, folders: TerraformFolders, wanted: Provision, progress: Progress | None) -> None:
-        """Args:
-        progress: None for a `plan` call, which logs nothing and saves nothing.
+        """Make the work of one call for one workspace.
+
+        Args:
+            progress: None for a `plan` call, which logs nothing and saves nothing.
         """
         self._folders = folders
         self._wanted = wanted

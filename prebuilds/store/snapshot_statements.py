@@ -45,8 +45,9 @@ _PRESETS = f"""
 """
 
 # One scan of the pools' partial index counts all presets; no rows of workspaces leave the database.
-# In each filter, the condition that most workspaces fail comes first: PostgreSQL evaluates them from left to right for
-# every workspace, and `expired` costs most.
+# PostgreSQL evaluates a filter's conditions from left to right for every workspace. A cheap condition that most
+# workspaces fail comes first, so that the others are skipped: `unhealthy` evaluates `expired`, which costs most, only
+# after failed probes. `eligible` has no such condition: most workspaces pass the two cheap ones.
 _COUNT_POOLS = f"""
     WITH pools AS (
         SELECT w.preset_id,

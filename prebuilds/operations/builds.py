@@ -23,8 +23,8 @@ from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL_S = 0.2
-"""The time between two look-ups of the builds that somebody waits for, in seconds. One statement reads all of them."""
+POLL_INTERVAL_S = 0.2
+"""Seconds between two reads of the awaited builds. One statement reads all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +67,21 @@ class BuildWatch:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._awaited: dict[asyncio.Future[None], UUID] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
     async def wait_ended(self, build_id: UUID, within_s: float) -> None:
         """Return once a build has ended, or the time is over."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited[ended] = build_id
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.create_task(self._poll_builds())
         try:
             await asyncio.wait({ended}, timeout=within_s)
         finally:
             del self._awaited[ended]
 
-    async def _look(self) -> None:
-        """Look again and again while anybody waits. An outage of the database is waited for."""
+    async def _poll_builds(self) -> None:
+        """Read the awaited builds again and again while anybody waits, also through an outage of the database."""
         while self._awaited:
             try:
                 with store_answers():
@@ -93,4 +93,4 @@ class BuildWatch:
             for ended, build_id in self._awaited.items():
                 if build_id in done and not ended.done():
                     ended.set_result(None)
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            await asyncio.sleep(POLL_INTERVAL_S)

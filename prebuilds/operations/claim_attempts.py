@@ -108,14 +108,14 @@ class ClaimAttempts:
         if attempt.refused_run is not None and isinstance(error, ClaimIdReused):
             raise error  # another run has the claim, and continues
         if isinstance(error, RAISED_BEFORE_THE_STATEMENT):
-            won = await self._store.won(attempt.row_ids, attempt.request_hash)
-            if won:
-                return won
+            results = await self._store.read_won(attempt.row_ids, attempt.request_hash)
+            if results:
+                return results
         run = attempt.refused_run or attempt.run
         answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, run, error, attempt.request)
         if isinstance(answer, PrebuildsError):
             raise answer from error
-        return await self._store.won(attempt.row_ids, attempt.request_hash)
+        return await self._store.read_won(attempt.row_ids, attempt.request_hash)
 
 
 async def retry_on_new_version(request: ClaimTerms, decide: Callable[[], Awaitable[T]]) -> T:

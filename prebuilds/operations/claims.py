@@ -150,10 +150,10 @@ class Claims:
             )
         first = with_next_start(first_of(request), now)
         try:
-            won = await retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
+            decided = await retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
         except PrebuildsError as error:
-            won = Decided(await self._attempts.record_refusal(error, attempt), decided_now=False)
-        return Decided(ClaimsResult(claim_id=claim_id, claims=won.answer), won.decided_now)
+            decided = Decided(await self._attempts.record_refusal(error, attempt), decided_now=False)
+        return Decided(ClaimsResult(claim_id=claim_id, claims=decided.answer), decided.decided_now)
 
     async def take_answer_or_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
         """Take a waiting claim's answer, which gives up its place; without an answer, look up where the claim stands.
@@ -193,10 +193,10 @@ class Claims:
         """
         attempt = self._attempts.begin(request, claim_id, run)
         try:
-            won = await self._attempts.record_refusal(UNSERVED["canceled"](claim_id), attempt)
+            results = await self._attempts.record_refusal(UNSERVED["canceled"](claim_id), attempt)
         except RequestCanceled:
             return None
-        return ClaimsResult(claim_id=claim_id, claims=won)
+        return ClaimsResult(claim_id=claim_id, claims=results)
 
     # --- One claim ---------------------------------------------------------------------------------------------------
 
@@ -272,14 +272,16 @@ class Claims:
         if _is_empty(claims[-1]):
             held = await creation_is_held(self._engine, claims[-1].preset_id, self._rules)
             claims = await self._batches.claim(*batch, held=held)
-        won = [claimed.result for claimed in claims if claimed.result is not None]
-        if len(won) < len(names):
+        results = [claimed.result for claimed in claims if claimed.result is not None]
+        if len(results) < len(names):
             METRICS.count_claim(claims[-1].labels, claims[-1].miss_reason)
             await self._batches.record_miss(attempt.claim_id, batch[1], attempt.run, claims[-1])
-            raise nothing_ready(target.label, claims[-1].miss_reason, f"; {len(won)} of {len(names)} would have been")
+            raise nothing_ready(
+                target.label, claims[-1].miss_reason, f"; {len(results)} of {len(names)} would have been"
+            )
         for claimed in claims:
             self._start_what_follows(claimed)
-        return Decided(won, any(claimed.decided_now for claimed in claims))
+        return Decided(results, any(claimed.decided_now for claimed in claims))
 
     # --- Both --------------------------------------------------------------------------------------------------------
 

@@ -216,10 +216,10 @@ class DirectClaims:
         row_ids = member_ids(claim_id, len(request.names)) if isinstance(request, ClaimsRequest) else [claim_id]
         request_hash = self._store.hash_request(request)
         for _ in range(LATER_RUN_LOOKS):
-            if won := await self._store.won(row_ids, request_hash):
+            if results := await self._store.read_won(row_ids, request_hash):
                 if isinstance(request, ClaimsRequest):
-                    return Decided(ClaimsResult(claim_id=claim_id, claims=won), decided_now=False)
-                return Decided(won[0], decided_now=False)
+                    return Decided(ClaimsResult(claim_id=claim_id, claims=results), decided_now=False)
+                return Decided(results[0], decided_now=False)
             if denial := await run_transaction(partial(read_denial, self._store.pool, row_ids[0], request_hash)):
                 label = request.preset or request.template or ""
                 reason = denial.get("miss_reason")

@@ -19,7 +19,7 @@ from prebuilds.views import EventRecord
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL_S = 0.25
+POLL_INTERVAL_S = 0.25
 """Seconds between two reads of new events. One statement reads for all readers of a server."""
 SETTLE_INTERVAL_S = 0.02
 """Seconds between two reads while an open transaction may still bring an earlier event. It takes milliseconds."""
@@ -63,7 +63,7 @@ class EventFeed:
         self._epoch = ""
         self._moved = asyncio.Event()
         self._readers = 0
-        self._looking: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
     async def follow(self, after: str | None, reach: Reach = EVERYWHERE) -> AsyncIterator[EventPart]:
         """Yield events for ever, as they are recorded. The first part comes at once, possibly without events.
@@ -79,9 +79,9 @@ class EventFeed:
         """
         start = None if after is None else await self._position_of(after)
         self._readers += 1
-        if self._looking is None or self._looking.done():
-            self._settled = None  # nobody has looked for a while
-            self._looking = asyncio.create_task(self._look())
+        if self._polling is None or self._polling.done():
+            self._settled = None  # nobody has polled for a while
+            self._polling = asyncio.create_task(self._poll_events())
         try:
             settled = await self._settled_after(None)
             position = settled if start is None else start  # another server may be ahead of this one
@@ -122,8 +122,8 @@ class EventFeed:
         """Whether events after this number are removed. Nobody asks for one of those that are kept for all readers."""
         return position < self._recent_after and position < await event_feed.read_removed(self._engine)
 
-    async def _look(self) -> None:
-        """Look for new events while anybody reads. An outage of the database is waited for."""
+    async def _poll_events(self) -> None:
+        """Poll for new events while anybody reads, also through an outage of the database."""
         settling: Settling | None = None
         while self._readers:
             try:
@@ -140,7 +140,7 @@ class EventFeed:
                 if as_typed(error) is None:
                     logger.warning("New events could not be read; it is tried again", exc_info=error)
                 settling = None
-            await asyncio.sleep(LOOK_INTERVAL_S if settling is None else SETTLE_INTERVAL_S)
+            await asyncio.sleep(POLL_INTERVAL_S if settling is None else SETTLE_INTERVAL_S)
 
     async def _move_to(self, newest: int) -> None:
         before = self._settled

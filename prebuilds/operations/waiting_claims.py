@@ -22,8 +22,8 @@ from prebuilds.vocabulary import claim_workflow_id
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL_S = 0.1
-"""The time between two look-ups of the claims that somebody watches, in seconds. One statement reads all of them."""
+POLL_INTERVAL_S = 0.1
+"""Seconds between two reads of the watched claims. One statement reads all of them."""
 FAULT_PAUSE_S = 1.0
 PLACE_TIMEOUT_S = 5.0
 """How long a claims worker may take until the claim has its place or its answer, in seconds. It takes milliseconds."""
@@ -37,7 +37,7 @@ class ClaimWatch:
     def __init__(self, find_all: FindAll) -> None:
         self._find_all = find_all
         self._watched: dict[asyncio.Future[ClaimFound], tuple[str, ClaimFound | None]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
 
     async def next_change(self, claim_id: str, seen: ClaimFound | None, within_s: float) -> ClaimFound | None:
         """Wait until something else is recorded of a claim than was seen.
@@ -50,8 +50,8 @@ class ClaimWatch:
         """
         changed: asyncio.Future[ClaimFound] = asyncio.get_running_loop().create_future()
         self._watched[changed] = (claim_id, seen)
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look())
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.create_task(self._poll_claims())
         try:
             async with asyncio.timeout(within_s):
                 return await changed
@@ -60,9 +60,11 @@ class ClaimWatch:
         finally:
             del self._watched[changed]
 
-    async def _look(self) -> None:
-        """Look again and again while anybody watches. An outage of the database is waited for, and so is any fault:
-        the watchers have their own bounds."""
+    async def _poll_claims(self) -> None:
+        """Read the watched claims again and again while anybody watches.
+
+        It goes on after an outage of the database, and after any fault: the watchers have their own bounds.
+        """
         while self._watched:
             try:
                 found = await self._find_all({claim_id for claim_id, _ in self._watched.values()})
@@ -77,7 +79,7 @@ class ClaimWatch:
                 now = found.get(claim_id)
                 if now is not None and not changed.done() and not now.same_as(seen):
                     changed.set_result(now)
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
 
 class WaitingClaims:
@@ -103,8 +105,8 @@ class WaitingClaims:
             PrebuildsError: The claim can never be served.
             StackUnreachable: Nothing is ready, and Temporal is away. The same id may be used again.
         """
-        if (won := await self._direct.take_ready(request, claim_id, token_id)) is not None:
-            return won
+        if (decided := await self._direct.take_ready(request, claim_id, token_id)) is not None:
+            return decided
         run = await self._client.start_claim(request, claim_id)
         request_hash = self._direct.hash_request(request)
         place = await self._direct.find(claim_id)

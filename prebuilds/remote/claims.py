@@ -106,7 +106,7 @@ class RemoteClaims:
             )
         return result
 
-    async def _run(self, request: ClaimTerms, claim_id: str, won: type[Won], abandon: bool) -> Won:
+    async def _run(self, request: ClaimTerms, claim_id: str, result_type: type[Won], abandon: bool) -> Won:
         """Claim until there is an answer, and return it. Errors are those of `PrebuildsClient.claim`."""
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
@@ -114,7 +114,7 @@ class RemoteClaims:
         leave = partial(self._leave, asking, abandon)
         try:
             async with asyncio.timeout(bound_s) as bound:
-                return self.transport.check_answer(await self._await_answer(asking), won)
+                return self.transport.check_answer(await self._await_answer(asking), result_type)
         except TimeoutError as error:
             if not bound.expired():
                 raise
@@ -148,7 +148,7 @@ class RemoteClaims:
             asking.waiting = True
             while answer.get("state") == "waiting":
                 try:
-                    news = await self._look(asking.claim_id, asking.bound_s)
+                    news = await self._wait_for_news(asking.claim_id, asking.bound_s)
                 except ClaimNotFound:
                     break
                 if news.claim is not None:
@@ -157,7 +157,7 @@ class RemoteClaims:
                     asking.waiting = False
                     raise error_of_problem(news.error)
 
-    async def _look(self, claim_id: str, within_s: float) -> ClaimNews:
+    async def _wait_for_news(self, claim_id: str, within_s: float) -> ClaimNews:
         sent = self.transport.send(routes.GET_CLAIM, {"claim_id": claim_id}, headers=HOLD, within_s=within_s)
         return self.transport.read(await sent, ClaimNews)
 

@@ -192,12 +192,12 @@ class ClaimQueue:
     async def _take_answer_or_place(self, claim_id: str) -> tuple[ClaimPlace, _RefusedPlace | None]:
         async with self._store.pool.acquire() as connection, connection.transaction():
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
-            won = await connection.fetchrow(ANSWER, claim_id)
-            if won is not None:
+            answered = await connection.fetchrow(ANSWER, claim_id)
+            if answered is not None:
                 await connection.execute(DELETE_PLACE, claim_id)
-                if won["transferred"]:  # before its claim's workflow was woken
-                    return ClaimPlace(), _RefusedPlace(transferred(claim_id), won["request_hash"])
-                return ClaimPlace(result=ClaimResult.model_validate(json.loads(won["answer"]))), None
+                if answered["transferred"]:  # before its claim's workflow was woken
+                    return ClaimPlace(), _RefusedPlace(transferred(claim_id), answered["request_hash"])
+                return ClaimPlace(result=ClaimResult.model_validate(json.loads(answered["answer"]))), None
             if place is None:  # withdrawn, or left by an earlier attempt
                 return ClaimPlace(), None
             if place["refusal"] is not None:  # it stays for the next attempt, should this answer be lost

@@ -143,7 +143,7 @@ class ClaimStore:
             return None
         return json.dumps(self._ring.seal(request.claim_parameters))
 
-    async def won(self, claim_ids: Sequence[str], request_hash: bytes) -> list[ClaimResult]:
+    async def read_won(self, claim_ids: Sequence[str], request_hash: bytes) -> list[ClaimResult]:
         """Read what claims have won before, in their order, whatever has become of their preset since.
 
         Returns:
@@ -333,9 +333,9 @@ class ClaimStore:
         answer: dict[str, Any] = json.loads(decision.answer)
         if refused := recorded_refusal(answer):
             raise refused
-        won = answer["source"] is not None
+        is_won = answer["source"] is not None
         return ClaimOutcome(
-            result=ClaimResult.model_validate(answer) if won else None,
+            result=ClaimResult.model_validate(answer) if is_won else None,
             miss_reason=MissReason(answer["miss_reason"]) if answer["miss_reason"] else None,
             preset_id=UUID(answer["preset_id"]),
             decided_now=bool(decision.fresh),

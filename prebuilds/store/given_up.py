@@ -44,5 +44,5 @@ async def give_up_claims(engine: AsyncEngine, claim_ids: Sequence[str], by: str)
     async with engine.begin() as connection:
         await connection.execute(LEAVE_QUEUE, ids | {"by": by})
         locked = list(await connection.scalars(LOCK_WORKSPACES, ids))
-        won = list(await connection.scalars(WON, ids | {"locked": locked}))
-        return [(workspace_id, await record_release(connection, workspace_id, by)) for workspace_id in won]
+        workspace_ids = list(await connection.scalars(WON, ids | {"locked": locked}))
+        return [(workspace_id, await record_release(connection, workspace_id, by)) for workspace_id in workspace_ids]

@@ -54,7 +54,7 @@ PRESET = text(f"""
 # Skips a waiter whose claim's row is held by a retry of its own claim: the retry may be waiting for our locks.
 HEAD = text("""
     SELECT q.claim_id, q.workflow_id, q.request, q.secrets, q.request_hash, q.owner_id, q.initiator_id,
-           q.traceparent, clock_timestamp() - q.queued_at AS waited, c.workspace_id AS won
+           q.traceparent, clock_timestamp() - q.queued_at AS waited, c.workspace_id
       FROM claim_queue q JOIN claims c ON c.id = q.claim_id
      WHERE q.template_id = :template_id AND q.preset_name = :name AND q.decided_at IS NULL AND q.deadline > now()
        AND q.owner_id <> ALL (CAST(:passed AS uuid[]))
@@ -162,14 +162,14 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
         and (prebuild := (await connection.execute(OLDEST_READY, ready)).one_or_none()) is not None
     ):
         while (head := (await connection.execute(HEAD, {**queue, "passed": passed})).one_or_none()) is not None:
-            if preset.limits is not None and head.won is None:
+            if preset.limits is not None and head.workspace_id is None:
                 reached = await _find_reached_limit(connection, preset, head)
                 if reached == "workspaces":
                     return  # the limit binds every other waiter, too
                 if reached is not None:
                     passed.append(head.owner_id)
                     continue
-            refusal = None if head.won is not None else await _hand_over(connection, preset, prebuild, head)
+            refusal = None if head.workspace_id is not None else await _hand_over(connection, preset, prebuild, head)
             await connection.execute(DECIDE, {"claim_id": head.claim_id, "refusal": refusal})
             if refusal is not None:
                 reason = {"error": refusal}
@@ -177,7 +177,7 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
                     connection, "claim_refused", "queue", preset_id=preset_id, claim_id=head.claim_id, data=reason
                 )
             served.workflow_ids.append(head.workflow_id)
-            if head.won is None and refusal is None:
+            if head.workspace_id is None and refusal is None:
                 await _count_for_canary(connection, preset)
                 break
         else:

@@ -99,7 +99,7 @@ async def test_the_old_claim_gives_the_workspace_to_nobody_any_more(engine: Asyn
         await claim(store, preset, "hers", name="dev")
     request_hash = (await one(engine, "SELECT request_hash FROM claims WHERE id = 'hers'")).request_hash
     with pytest.raises(WorkspaceNotFound, match="new claim id"):
-        await store.won(["hers"], request_hash)
+        await store.read_won(["hers"], request_hash)
     assert await rows_of(engine) == rows
     assert (await claim(store, preset, "new", name="dev")).result is not None, "her name is free again"
 

@@ -149,7 +149,7 @@ async def _from_helper(config: Mapping[str, Any], image: str) -> Auth | None:
         raise ProvisionFailed(f"{program} cannot be run ({type(error).__name__})") from error
     try:
         async with asyncio.timeout(HELPER_TIMEOUT_S):
-            said, _ = await helper.communicate((HUB_KEY if registry == DOCKER_HUB else registry).encode())
+            output, _ = await helper.communicate((HUB_KEY if registry == DOCKER_HUB else registry).encode())
     except TimeoutError as error:
         raise ProvisionFailed(f"{program} did not answer within {HELPER_TIMEOUT_S:g} s") from error
     finally:
@@ -158,6 +158,6 @@ async def _from_helper(config: Mapping[str, Any], image: str) -> Auth | None:
             await helper.wait()
     if helper.returncode != 0:
         return None  # it has none for this registry
-    answer = _parse(said.decode(errors="replace"), f"the answer of {program}")
+    answer = _parse(output.decode(errors="replace"), f"the answer of {program}")
     user, secret = str(answer.get("Username", "")), str(answer.get("Secret", ""))
     return _auth({"identitytoken": secret} if user == TOKEN_USER else {"username": user, "password": secret}, image)

@@ -89,7 +89,7 @@ class PrebuildsOrchestrator:
         self._children = PresetChildren(
             carried.wanted_presets, carried.pending_max, max_parallel=self._input.max_parallel_presets
         )
-        self._paused = False  # as the last pass found it
+        self._paused = False  # found by the last pass
         self._seen = carried.seen
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._pass: asyncio.Task[None] | None = None

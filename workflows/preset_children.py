@@ -53,7 +53,7 @@ class PresetChildren:
         """Whether this run of the loop begins no more children."""
         self._max_parallel = max_parallel
         self._favored: set[str] = set()
-        self._paths: dict[str, str] = {}  # of presets that passes have found, for the UI
+        self._paths: dict[str, str] = {}  # paths of presets that passes have found, for the UI
 
     @property
     def any_left(self) -> bool:

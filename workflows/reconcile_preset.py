@@ -67,7 +67,7 @@ class ReconcilePreset:
 
     async def _move(self, plan: ReconcilePlan) -> int:
         """Resume and pause as planned. Return the number of prebuilds for which this took effect."""
-        if not plan.resume and not plan.pause:  # also true in runs of releases without pauses
+        if not plan.resume and not plan.pause:  # plans of releases without pauses have neither
             return 0
         moves = Moves(plan.preset_id, plan.pass_number, plan.resume, plan.pause)
         step = run_step(ReconcileActivities.move_prebuilds, moves, bounds=STEP)

@@ -207,14 +207,14 @@ class Dispatcher:
             try:
                 await handle.signal("nudge", [str(preset) for preset in presets], rpc_timeout=SIGNAL_TIMEOUT)
             except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and stays so
+                if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped and stays stopped
                     raise
 
     async def _wake(self, workflow_id: str) -> None:
         try:
             await self._client.get_workflow_handle(workflow_id).signal("wake", rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the relay withdraws it
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the relay withdraws the claim
                 raise
 
     async def _cancel_each(self, ids: Sequence[UUID]) -> None:
@@ -237,7 +237,7 @@ class Dispatcher:
         try:
             await self._client.get_workflow_handle(build_workflow_id(build_id)).cancel(rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: it has not started yet, or has ended
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the workflow has not started yet, or has ended
                 raise
 
     async def _start_recorded(self) -> None:

@@ -79,7 +79,7 @@ class Watcher:
                 if driver.locality is Locality.HOST:
                     async with asyncio.timeout(LIST_TIMEOUT_S):
                         await self._compare(driver, place)
-            except Exception as error:  # nothing is concluded, and the other drivers are asked all the same
+            except Exception as error:  # conclude nothing, and go on with the other drivers
                 extra = {"provisioner": place.provisioner, "error": repr(error)}
                 logger.info("A driver could not say what runs", extra=extra)
 

@@ -41,7 +41,7 @@ def duration(text: str, field: str) -> timedelta:
 def actor() -> Actor:
     """Return the user who runs the command, for the record."""
     try:
-        return Actor(escape(getpass.getuser()))  # what the environment says
+        return Actor(escape(getpass.getuser()))  # the name in the environment
     except (KeyError, OSError):
         return OPERATOR
 

@@ -234,7 +234,7 @@ class ClaimsClient(TemporalPart):
             if not await leave():
                 error.add_note(f"claim {claim_id} may go on or may have won: claim with this id to get its answer")
             raise
-        except (StackUnreachable, RequestFailed) as error:  # perhaps only the reply was lost and the claim goes on
+        except (StackUnreachable, RequestFailed) as error:  # the claim may go on: perhaps only the reply was lost
             raise name_unanswered_claim(error, claim_id, given_up=await leave()) from error
         # The caller needs the claim's id to read what is recorded or, with the right key, what was answered.
         except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:

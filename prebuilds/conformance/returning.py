@@ -29,7 +29,7 @@ async def suspended_comes_back(trial: Trial) -> None:
     expect(ended == 3, f"suspend returns {ended} where 3 workspaces ran")
     await trial.stop(later_stop)
     expect(await other.restore() == [], "restore of another deployment's driver starts this one's workspaces")
-    host = _host_of(trial.another())  # as the next `prebuilds dev` has it
+    host = _host_of(trial.another())  # the host of the next `prebuilds dev`
     restored = await host.restore()
     names = {build.workspace_id: name for build, name in ((idle, "idle"), (claim, "claimed"), (stop, "stopped"))}
     names[later_stopped.workspace_id] = "stopped while suspended"

@@ -124,7 +124,7 @@ async def _poll(client: Client, queue: str, crowd: Collection[str]) -> _Task | N
 async def _remove(client: Client, ids: Sequence[str]) -> None:
     async def remove(id: str) -> None:
         try:
-            await client.workflow_service.delete_workflow_execution(  # also terminates a running one
+            await client.workflow_service.delete_workflow_execution(  # it also terminates a running workflow
                 DeleteWorkflowExecutionRequest(
                     namespace=client.namespace, workflow_execution=WorkflowExecution(workflow_id=id)
                 )

@@ -75,7 +75,7 @@ def _refused(error: BaseException) -> StackUnreachable | None:
                 f"the database ended a statement ({_message(error).rpartition(': ')[2]})",
                 remedy="see what held it up in `pg_stat_activity`, or raise PREBUILDS_DATABASE_STATEMENT_TIMEOUT",
             )
-        case "25006":  # as `is_read_only`
+        case "25006":  # read-only, as in `is_read_only`
             return StackUnreachable(IS_READ_ONLY, remedy=LET_IT_WRITE)
         case _:
             return None

@@ -79,9 +79,8 @@ async def answer_miss(service: Service, body: SomeRequest, claim_id: str, miss: 
         outlook = Outlook(wait=None)
     reason = miss.details.get("miss_reason")
     if reason in WAITING_CANNOT_HELP:
-        until = (
-            outlook.held_until if reason == MissReason.HELD else None
-        )  # of a pause or of no pool nobody knows the end
+        # Only a hold has an end that is known; a pause or the lack of a pool has none.
+        until = outlook.held_until if reason == MissReason.HELD else None
         return respond(describe(miss, claim_id=claim_id, until=None if until is None else until.isoformat()))
     unknown_s = IDLE_AGAIN_S if outlook.idle else UNKNOWN_AGAIN_S
     again_s = unknown_s if outlook.wait is None else min(outlook.wait.total_seconds(), AGAIN_MAX_S)

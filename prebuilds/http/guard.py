@@ -65,7 +65,7 @@ class Guard:
             Forbidden: The policy denies the action, everywhere or for this workspace, which the caller may see.
             InvalidInput, WorkspaceNotFound: The reference names nothing that the caller may see.
         """
-        self.reach(action)  # who may do it nowhere does not learn what exists
+        self.reach(action)  # an actor who may do it nowhere must not learn what exists
         found = await self.operations.resources.workspace(reference)
         self.check_found(action, found.resource, Action.SEE_WORKSPACE, unknown or found.unknown)
         return str(found.id)

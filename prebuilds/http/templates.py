@@ -60,7 +60,7 @@ async def apply_templates(
 ) -> ApplyResult:
     """One change, all or nothing. The same file again changes nothing. The token has to be an administrator's in each
     organization of the file. A source has its files in itself: folders of the server's host are not read."""
-    guard.reach(Action.APPLY)  # nobody else's file is read
+    guard.reach(Action.APPLY)  # before the body is read
     file = await _read_file(request)
     organizations = [Resource(entry.name) for entry in file.organizations]
     for resource in organizations or [Resource()]:

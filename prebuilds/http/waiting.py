@@ -114,7 +114,7 @@ async def estimate(service: Service, found: ClaimFound) -> float | None:
         return None
     try:
         outlook = await service.direct.outlook_of(found.preset, found.position)
-    except PrebuildsError:  # such as of a template that was deleted meanwhile
+    except PrebuildsError:  # for example: the template was deleted meanwhile
         return None
     return None if outlook.wait is None else outlook.wait.total_seconds()
 

@@ -202,7 +202,7 @@ class Gate:
     def _keep(self, proof: _Presented, done: asyncio.Task[_Answer]) -> None:
         self._reading.pop(proof, None)
         if done.cancelled() or done.exception() is not None:
-            return  # whoever waits for it gets the error, and the next one asks again
+            return  # all who wait for it get the error, and the next caller reads again
         answer = done.result()
         for answers in (self._answers, self._bad):
             answers.pop(proof, None)

@@ -80,7 +80,7 @@ class LoopOperations:
                 ) from None
         # An earlier attempt of this request may have recorded the start and died before it started the loop.
         with suppress(AnsweredBefore):
-            await record_unwritten_stop(engine, client)  # so that the new loop gets a new number
+            await record_unwritten_stop(engine, client)  # the new loop then gets a new number
             await loop.record_start(engine, interval, actor.name)
         recorded = await loop.read_control(engine)
         if recorded.loop == "stopped":  # by a stop that came after the earlier attempt

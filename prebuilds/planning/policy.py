@@ -73,7 +73,7 @@ class Action(Enum):
     SET_WORKSPACE = "set_workspace", _people(Right.OPERATE)
     RENEW_LEASE = "renew_lease", _people(Right.OPERATE)
     RELEASE_WORKSPACE = "release_workspace", _people(Right.OPERATE)
-    ABANDON_WORKSPACE = "abandon_workspace", _OPERATE  # what is left costs the operators, not its owner
+    ABANDON_WORKSPACE = "abandon_workspace", _OPERATE  # the operators pay for what is left, not the owner
     SEE_LOG = "see_log", _people(Right.READ)
     TRANSFER_WORKSPACE = "transfer_workspace", _OPERATE
     KEEP_WORKSPACE = "keep_workspace", _OPERATE
@@ -87,7 +87,7 @@ class Action(Enum):
     INVALIDATE_PRESET = "invalidate_preset", _OPERATE
     LIFT_HOLDS = "lift_holds", _OPERATE
     LINT_PRESET = "lint_preset", _OPERATE
-    CONTROL_ROLLOUT = "control_rollout", _OPERATE  # also back to the version before, which was applied already
+    CONTROL_ROLLOUT = "control_rollout", _OPERATE  # a way back leads to a version that was applied
     RUN_DRILL = "run_drill", _OPERATE
     SEE_TEMPLATES = "see_templates", _READ
     APPLY = "apply", _ADMIN  # a template's code runs on the hosts

@@ -129,7 +129,7 @@ class RemoteClaims:
             if not await leave():
                 error.add_note(f"claim {claim_id} may go on or may have won: claim with this id to get its answer")
             raise
-        except (StackUnreachable, RequestFailed) as error:  # perhaps only the answer was lost and the claim goes on
+        except (StackUnreachable, RequestFailed) as error:  # the claim may go on: perhaps only the answer was lost
             raise name_unanswered_claim(error, claim_id, given_up=await leave()) from error
         except (StoreUnavailable, RequestCanceled) as error:
             raise name_claim(error, claim_id) from error

@@ -242,7 +242,7 @@ class Stack:
             try:
                 if await self._restart_dead():
                     self._write_stack_file()
-            except (StackUnreachable, OSError) as error:  # such as a full disk, or too many open files for now
+            except (StackUnreachable, OSError) as error:  # for example a full disk, or too many open files for now
                 logger.error("A part of the stack does not start again; retrying", extra={"error": str(error)})
 
     async def _restart_dead(self) -> bool:

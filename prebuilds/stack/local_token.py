@@ -64,7 +64,7 @@ def _read(path: Path) -> TokenProof | None:
 
 def _write(path: Path, token: str) -> None:
     new = path.with_name(f"{TOKEN_FILE}.new")
-    new.unlink(missing_ok=True)  # whatever its mode was
+    new.unlink(missing_ok=True)  # an old file would keep its mode
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"{token}\n")
     new.replace(path)

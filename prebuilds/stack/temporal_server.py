@@ -183,7 +183,7 @@ def free_port(wanted: int) -> int:
     below = random.sample(range(PORT_MIN, PORT_OUTGOING_MIN), PORTS_TRIED)
     for port in (*((wanted,) if wanted else ()), *below, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the server sets it, too
             try:
                 probe.bind((HOST, port))
             except OSError:

@@ -94,7 +94,7 @@ async def find_organization(connection: AsyncConnection, name: str) -> RecordedO
 
 
 async def create_organization(connection: AsyncConnection, name: str, *, enabled: bool) -> UUID:
-    organization_id = uuid4()  # and so all ids below it are this deployment's alone
+    organization_id = uuid4()  # random, so that all ids derived from it belong to this deployment alone
     await connection.execute(CREATE_ORGANIZATION, {"id": organization_id, "name": name, "enabled": enabled})
     return organization_id
 

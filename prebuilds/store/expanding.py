@@ -81,7 +81,7 @@ class Runner:
                     await self._run_online(step.statement)
                 case BackfillStep():
                     await self._fill(step)
-            if not isinstance(step, ShortStep):  # which records itself in its transaction
+            if not isinstance(step, ShortStep):  # a short step records itself in its transaction
                 await self.record(step.name)
         return [step.name for step in todo]
 

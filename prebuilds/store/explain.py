@@ -140,7 +140,7 @@ async def explain_preset(
                 state = decision.state
                 wanted = Desired(state.desired, state.window, sized=state.sized, early=state.early)
             held = decision.held if decision is not None else None
-        if until + COMMITTED_WITHIN < snapshot.taken_at:  # else all later events would be read, only to be left out
+        if until + COMMITTED_WITHIN < snapshot.taken_at:  # without it, all later events would be read and dropped
             first_later = await connection.scalar(FIRST_EVENT, {"since": until + COMMITTED_WITHIN})
             before = min(before, int(str(first_later)) + 1)
         organization = found.path.partition("/")[0]

@@ -273,7 +273,7 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         "next_start": request.next_start_at,
         "ttl": None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds),
         "default_ttl": preset.default_ttl,
-        "secrets": json.dumps(head.secrets) if head.secrets is not None else None,  # as its claims worker sealed it
+        "secrets": json.dumps(head.secrets) if head.secrets is not None else None,  # still sealed by its claims worker
     }
     try:
         async with connection.begin_nested():  # a savepoint: when this waiter fails, the next one can be served
@@ -292,6 +292,6 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
     except DBAPIError as error:
         raised = getattr(error.orig, "__cause__", None)
         if isinstance(raised, asyncpg.PostgresError) and raised.sqlstate == REFUSED:
-            return str(raised)  # such as NotAMember: removed while it waited
+            return str(raised)  # for example NotAMember: the owner was removed while the claim waited
         raise
     return None

@@ -118,7 +118,7 @@ async def migrate(
                 if not finish and version.revision == head_revision():
                     break
                 await _shut_out_earlier(runner)
-            ran += await runner.run(version.contract)  # of a finished version: what a killed finish has left
+            ran += await runner.run(version.contract)  # the rest of a finished version, left by a killed finish
         current = await current_revision(engine)
     return Migration(before, head_revision(), ran, finished=current == head_revision())
 

@@ -58,7 +58,7 @@ async def only_migration(
             yield check_held
         finally:
             beating.cancel()
-            with suppress(asyncio.CancelledError, Exception):  # what it failed with is raised by `check_held`
+            with suppress(asyncio.CancelledError, Exception):  # `check_held` raises its error
                 await beating
 
 

@@ -73,7 +73,7 @@ def record_statement(statement: str, elapsed_s: float) -> None:
 
 
 def _record(statement: str, elapsed_s: float, error: BaseException | None = None) -> None:
-    if not tracing.is_recording():  # such as the relay's sweeps, which belong to no trace
+    if not tracing.is_recording():  # for example the relay's sweeps, which belong to no trace
         return
     name = summarize(statement)
     if name in UNTRACED:

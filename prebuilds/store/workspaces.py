@@ -90,7 +90,7 @@ async def list_workspaces(
             except OwnerNotFound:
                 if reach.has_all_people:
                     raise
-                return []  # as for an owner whose workspaces are out of reach
+                return []  # the same answer as for an owner whose workspaces are out of reach
         statement, values = select_workspaces(owner, presets, prebuilt, reach, limit, passed)
         rows = await connection.execute(text(statement), values)
         return [WorkspaceRow(**_workspace(row)) for row in rows]

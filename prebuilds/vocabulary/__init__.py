@@ -78,7 +78,7 @@ class Transition(StrEnum):
 
     START = "start"
     STOP = "stop"
-    PAUSE = "pause"  # of a prebuild, which stays in the pool
+    PAUSE = "pause"  # for prebuilds, which stay in the pool
     DELETE = "delete"
 
 

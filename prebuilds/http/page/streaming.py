@@ -64,7 +64,7 @@ async def stream(
             try:
                 found = reading.result()
                 changed = parts(found)
-            except PrebuildsError:  # such as of a workspace that was forgotten, or is somebody else's now
+            except PrebuildsError:  # for example: the workspace was forgotten, or is somebody else's now
                 yield GONE
                 return
             number = found.number

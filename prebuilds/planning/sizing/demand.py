@@ -103,7 +103,7 @@ class Demand:
         return {}
 
     def _most_within(self, slots: int) -> Sequence[int]:
-        gone = chain(repeat(0, slots), self.counts)  # what leaves the window as each slot enters it
+        gone = chain(repeat(0, slots), self.counts)  # the count that leaves the window as each slot enters it
         sums = list(accumulate(map(sub, self.counts, gone)))
         return [max(sums[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(sums), SLOTS_PER_MINUTE)]
 

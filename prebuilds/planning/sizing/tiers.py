@@ -60,7 +60,7 @@ def choose_tiers(demand: Demand, target: Target, bounds: Bounds, lead_s: float, 
     pairs = _Pairs(demand, target, bounds, lead_s, spares)
     fixed = list(pairs.with_fixed_sizes())
     tried = [*alone.tried, *fixed]
-    if not any(one.rule == Fixed(bounds.min) for one in fixed):  # else no rule could hold fewer ready ones
+    if not any(one.rule == Fixed(bounds.min) for one in fixed):  # no rule holds fewer ready ones
         tried += pairs.with_changing_sizes()
     tried.sort(key=cost)
     good = [one for one in tried if one.met and one.affordable]

@@ -83,7 +83,7 @@ class _Reading:
             self._add(path, f"cannot be read ({_reason(error)})")
         except CannotKeep:
             raise
-        except ValueError as error:  # of `check_plain`, about the name or the link's target
+        except ValueError as error:  # raised by `check_plain`, for the name or the link's target
             self._add(ascii(path), f"cannot be kept: its name {error}")
 
     def _file(self, path: str, full: Path) -> None:

@@ -94,7 +94,7 @@ def end_all(
     elif leader is not None:
         _signal_group(leader, stop_signal)
         _wait_gone(leader, grace_s)
-        group = _find_group(leader)  # also members that have overwritten their tag, as PostgreSQL and nginx do
+        group = _find_group(leader)  # this includes members that overwrite their tag, as PostgreSQL and nginx do
         _signal_group(leader, signal.SIGKILL)
     deadline, tried = time.monotonic() + KILL_GRACE_S, False
     while left := _left(host, workspace_id, group, users):  # repeated: one may have forked after the scan

@@ -178,10 +178,10 @@ def hand_folder_to(user: int, folder: Path, home: Path, log: Path) -> None:
     with contextlib.suppress(FileExistsError):
         (home / ".tmp").mkdir(PRIVATE)
     with contextlib.suppress(OSError):  # the workspace may have put a file or a link there
-        _chown_folder(home / ".tmp", user)  # also one that a crash left with the worker's user
+        _chown_folder(home / ".tmp", user)  # a crash may have left it with the worker's user
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchown(descriptor, user, user)  # so that the process can reopen its own /dev/stderr, as nginx does
+        os.fchown(descriptor, user, user)  # the process can then reopen its own /dev/stderr, as nginx does
     finally:
         os.close(descriptor)
 

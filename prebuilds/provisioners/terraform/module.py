@@ -42,7 +42,7 @@ class RunStage(StrEnum):
 
     CREATE = "create"
     CLAIM = "claim"
-    START = "start"  # also a deletion, of a workspace that somebody owns
+    START = "start"  # used also to delete a workspace that somebody owns
     STOP = "stop"
     PAUSED = "paused"
 

@@ -97,7 +97,7 @@ class Work:
         local = self.state
         text = later(local, saved.text if saved is not None else None) or seed(self._id)
         if not has_resources(text) and not record.freed:
-            record = record.model_copy(update={"made_by": wanted.build_number})  # what an earlier build made is gone
+            record = record.model_copy(update={"made_by": wanted.build_number})  # nothing is left of earlier builds
         self.record = folders.write(self._id, record)
         if text != local:
             write_whole(folders.state(self._id), text)

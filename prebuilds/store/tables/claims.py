@@ -75,7 +75,7 @@ claim_queue = Table(
     time_column("decided_at"),  # null: waiting
     Column("refusal", Text),  # the type of the error that ended the wait; null: none did
     time_column("looked_after_at", null=False),  # when the relay last checked its workflow
-    Column("left_by", Text),  # who asked that it leaves; null: nobody did
+    Column("left_by", Text),  # the actor who withdrew it; null: nobody did
     traceparent_column(),
     Index(
         "claim_queue_waiting_idx",

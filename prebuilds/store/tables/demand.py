@@ -45,7 +45,7 @@ preset_sizes = Table(
     Column("paused_asked", JSONB),  # wanted counts of these that hold it up (`sizes_of_json`)
     Column("rule", JSONB),  # the rule that is followed; null: none was chosen yet
     Column("chosen_for", JSONB),  # the target that it was chosen for
-    Column("outcome", JSONB),  # what the rules came to when it was chosen
+    Column("outcome", JSONB),  # results of the rules when this one was chosen
     Column("lead_seconds", Float),  # the lead time that the size was computed for
     Column("head_start_seconds", Float),  # how early windows decide with `ready_by`; null: nothing was measured
     time_column("chosen_at"),

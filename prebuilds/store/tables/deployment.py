@@ -182,5 +182,5 @@ retention = Table(
     time_column("round_began_at", null=False),  # when the walk through its rows last began at the oldest
     time_column("walked_at"),  # how far the walk has come: the time and the id of a row; null: at the beginning
     Column("walked_id", Uuid),
-    Column("removed_event", BigInteger),  # of the rule `events`: all events up to this number are removed
+    Column("removed_event", BigInteger),  # for the rule `events`: all events up to this number are removed
 )

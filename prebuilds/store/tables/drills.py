@@ -32,8 +32,8 @@ drills = Table(
     uuid_column("preset_id", null=True),
     Column("preset_name", Text),
     uuid_column("template_version_id", null=True),
-    uuid_column("workspace_id", null=True),  # of the prebuild that it has claimed
-    uuid_column("build_id", null=True),  # that hands it over
+    uuid_column("workspace_id", null=True),  # the prebuild that the drill has claimed
+    uuid_column("build_id", null=True),  # the build that hands it over
     time_column("claimed_at"),
     Column("usable_seconds", Float),  # from the claim until the workspace was ready
     Column("outcome", Text),  # null: it has not ended

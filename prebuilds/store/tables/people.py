@@ -99,7 +99,7 @@ tokens = Table(
 sign_in_links = Table(
     "sign_in_links",
     metadata,
-    Column("digest", LargeBinary, primary_key=True),  # of the code
+    Column("digest", LargeBinary, primary_key=True),  # hash of the code
     Column("sealed", LargeBinary, nullable=False),  # the token, encrypted under the code
     Column("expires_at", DateTime(timezone=True), nullable=False),
 )

@@ -48,7 +48,7 @@ canary_claims = Table(
     metadata,
     Column("rollout_id", Uuid, ForeignKey("rollouts.id", ondelete="CASCADE"), primary_key=True),
     uuid_column("preset_id", pk=True),  # the new version's
-    uuid_column("older_preset_id"),  # of the version that the rollout began from
+    uuid_column("older_preset_id"),  # in the version that the rollout began from
     Column("claims", Integer, nullable=False, server_default=text("0")),
     Column("new_claims", Integer, nullable=False, server_default=text("0")),
 )

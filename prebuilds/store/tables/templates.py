@@ -81,7 +81,7 @@ presets = Table(
     Column("desired_instances", Integer),  # null: no pool
     Column("expire_after", Interval),
     Column("timezone", Text),
-    Column("target", JSONB),  # what the pool is to reach; null: the count above is its size
+    Column("target", JSONB),  # target of the pool's size; null: the count above is its size
     Column("ready_by", Boolean, nullable=False, server_default=text("false")),
     Column("cost_per_hour", Float),
     Column("standby_paused", Integer, nullable=False, server_default=text("0")),

@@ -53,7 +53,7 @@ workspaces = Table(
     time_column("abandoned_at"),  # set with deleted_at when nothing was destroyed: what is left is a person's to remove
     uuid_column("claimable_preset_id", null=True),  # null: cannot be claimed
     uuid_column("claim_build_id", null=True),  # id of the build that a claim will record; SQL has no uuid5
-    uuid_column("resume_build_id", null=True),  # of a paused prebuild: the same, of a claim that resumes it
+    uuid_column("resume_build_id", null=True),  # for a paused prebuild: the same, for a claim that resumes it
     time_column("expires_at"),  # when it expires as a prebuild; null: never
     time_column("next_action_at"),
     Column("host", Text),

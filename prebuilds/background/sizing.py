@@ -187,7 +187,7 @@ def spares_before(outcome: Mapping[str, Any] | None, policy: SizeTarget) -> Spar
 
 
 def describe(choice: Choice, spares: Spares | None = None) -> dict[str, Any]:
-    """What a choice came to, as a JSON value: the rule that is followed first, then the cheapest others that met.
+    """Return a choice as a JSON value: first the followed rule, then the cheapest others that met the target.
 
     Args:
         spares: The paused prebuilds of which the choice was free; None: of none.

@@ -115,7 +115,7 @@ def _blocks() -> Iterator[Show]:
 
 
 def _what_counts(reading: Reading) -> object:
-    """What a reading is compared by. Passes that change nothing come every few seconds, and are no change."""
+    """Return the part of a reading in which a difference is a change. Passes that change nothing are none."""
     if reading.away is not None or reading.status is None:
         return reading.away
     loop = reading.status.loop.model_copy(update={"passes": 0, "last_pass_at": None})

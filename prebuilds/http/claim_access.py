@@ -37,7 +37,7 @@ async def check_may_claim(request: Request, service: Service, actor: Actor, body
 async def find_claim(
     request: Request, service: Service, actor: Actor, claim_id: str, action: Action
 ) -> ClaimFound | ClaimsResult:
-    """What is recorded of a claim, or of a batch that has won, which the actor may see or end.
+    """Return what is recorded of a claim, or of a batch that has won, if the actor may see or end it.
 
     Raises:
         ClaimNotFound: Nothing is, or the actor may not see it. Who may not see a claim does not learn that it exists.
@@ -69,7 +69,7 @@ def _parties(found: ClaimFound | ClaimsResult) -> set[tuple[str | None, str | No
 
 
 async def _find(service: Service, claim_id: str) -> ClaimFound | ClaimsResult | None:
-    """What is recorded of a claim; of a batch, where no single claim of this id has won or goes on."""
+    """Return what is recorded of a claim, or of a batch if no single claim of this id has won or goes on."""
     found = await service.direct.find(claim_id)
     if found is not None and (found.won is not None or not found.ended):
         return found

@@ -22,7 +22,7 @@ def event_id_of(found: ClaimFound) -> str:
 
 
 async def follow_claim(service: Service, found: ClaimFound, last_event_id: str | None) -> AsyncGenerator[str, None]:
-    """What becomes of a claim, as server-sent events, until it has its answer or another request has its id.
+    """Yield a claim's states as server-sent events, until it has its answer or another request has its id.
 
     Args:
         found: What is recorded now.

@@ -27,7 +27,7 @@ class Guard:
     service: Service
     gate: Gate
     token: str | None = field(repr=False)
-    """As it was presented; a stream asks again whether it is good."""
+    """The token as presented. A stream checks it again now and then."""
 
     @property
     def operations(self) -> Operations:
@@ -42,7 +42,7 @@ class Guard:
         self.gate.check(self.actor, action, resource)
 
     def check_found(self, action: Action, resource: Resource, sees: Action, unknown: PrebuildsError) -> None:
-        """As `prebuilds.http.authentication.check_found`, for the caller."""
+        """Call `prebuilds.http.authentication.check_found` for the caller."""
         check_found(self.gate, self.actor, action, resource, sees, unknown)
 
     def reach(self, action: Action) -> Reach:

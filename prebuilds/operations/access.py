@@ -56,7 +56,7 @@ class _Answer:
     actor: Actor | None
     """None: it is refused."""
     good_until: float
-    """By the gate's clock."""
+    """Time on the gate's clock, in seconds."""
     why: str = "unknown"
     """Why it is refused, for the event."""
     token_name: str | None = None
@@ -251,7 +251,7 @@ class Gate:
 
 
 def _judge(proof: TokenProof, found: FoundToken | None, read_at: float) -> _Answer:
-    """What is to be answered to who presents *proof*.
+    """Return the answer for a caller who presents *proof*.
 
     Raises:
         DatabaseRestored: See `Gate.authenticate`. It is not remembered, so that it ends with the restore's answer.

@@ -32,7 +32,7 @@ UNSERVED: dict[UnservedOutcome, Callable[[str], PrebuildsError]] = {
     "canceled": lambda claim_id: RequestCanceled("the claim was cancelled", {"claim_id": claim_id}),
     "timed_out": lambda claim_id: ClaimTimedOut("the claim's deadline came first", {"claim_id": claim_id}),
 }
-"""What the database keeps as the answer of such a claim's run, by the claim's id."""
+"""Makes the answer that the database keeps for such a claim's run, from the claim's id."""
 
 
 def check_request(request: Terms) -> Terms:

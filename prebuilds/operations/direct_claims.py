@@ -117,7 +117,7 @@ class DirectClaims:
         return None if found is None or found.won is None else Decided(found.won, decided_now=False)
 
     def hash_request(self, request: SomeRequest) -> bytes:
-        """What tells a request from another one under the same id."""
+        """Return the hash that tells a request from another one under the same id."""
         return self._store.hash_request(request)
 
     async def find(self, claim_id: str) -> ClaimFound | None:

@@ -56,7 +56,7 @@ class Identity:
 class _Keys:
     by_id: dict[str | None, jwt.PyJWK]
     read_at: float
-    """By the monotonic clock."""
+    """Time on the monotonic clock, in seconds."""
 
 
 class IdentityProvider:

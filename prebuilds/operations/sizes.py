@@ -34,7 +34,7 @@ bounds the cost of one question: two seconds of CPU, and eight for the busiest p
 much again."""
 BOUNDS = Bounds(min=0, max=500)
 HIT_RATE = 0.99
-"""What is asked for a preset that has no target."""
+"""Hit rate in a what-if question for a preset that has no target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class VersionContent:
 class ContentIds:
     version: UUID
     presets: Mapping[str, UUID]
-    """By name. An id changes with the preset's own content, and with nothing else."""
+    """Preset ids by name. An id changes with the preset's own content, and with nothing else."""
 
 
 def _hash(value: object) -> str:

@@ -26,9 +26,9 @@ PASS_MARGIN = timedelta(seconds=30)
 KEPT_SHARE = 0.8
 """A head start falls only if it would be below this share of its previous value, so that it does not fluctuate."""
 AHEAD_MAX_MIN = 60
-"""How far a schedule is looked ahead, in minutes. Who is told to come back then is told the rest."""
+"""How far a schedule is read ahead, in minutes. A caller who comes back after that gets the rest."""
 OVERDUE = timedelta(seconds=1)
-"""What is left of a creation that has taken its lead time already. When it ends is not known, but it is at work."""
+"""Assumed rest of a creation that has taken longer than its lead time: its end is unknown, but it is at work."""
 
 
 def head_start(lead: timedelta, before: timedelta = timedelta(0)) -> timedelta:

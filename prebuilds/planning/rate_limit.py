@@ -34,7 +34,7 @@ CLAIMS = Limit("claims", per_second=200, burst=1000)
 REQUESTS = Limit("requests", per_second=50, burst=500)
 """Everything but claims, so that a page that reads too often delays no claim of the same token."""
 ROUNDING = 1e-9
-"""Whoever waits as long as they were told is let through, also when the sum of fractions is a little less than one."""
+"""Tolerance for a sum of fractions slightly below one, so that whoever waits as long as told is let through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of one request."""
+    """The decision about one request."""
 
     limit: Limit
     bucket: Bucket

@@ -262,7 +262,7 @@ async def open_transport(url: str | None = None, token: str | None = None, *, na
 
 
 def _certificates(url: str) -> ssl.SSLContext | bool:
-    """What certificates of servers are checked with.
+    """Return what checks the certificates of servers.
 
     Returns:
         True for those of the environment, or else httpx's. Reading them takes a tenth of a command's time, so a plain

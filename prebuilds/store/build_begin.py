@@ -76,7 +76,7 @@ class SecretsUnreadable(Exception):
         super().__init__(str(error))
         self.facts = facts
         self.error = error
-        """What the build ends with."""
+        """The error that ends the build."""
 
 
 async def begin_build(

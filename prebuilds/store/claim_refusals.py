@@ -50,7 +50,7 @@ class ClaimTarget:
     """Which preset is claimed: by its id, or by its path, which names a preset of the template's active version."""
 
     label: str
-    """What messages call it."""
+    """The preset's name in messages."""
     preset_id: UUID | None = None
     path: Sequence[str] | None = None
     """Organization, template and preset. Either this or the id is None."""

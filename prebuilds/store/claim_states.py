@@ -101,7 +101,7 @@ async def read_claims(engine: AsyncEngine, claim_ids: Collection[str]) -> dict[s
 
 
 async def read_batch(engine: AsyncEngine, claim_ids: Sequence[str]) -> list[ClaimResult]:
-    """What one request has won for many, in the order of *claim_ids*, without what was transferred since.
+    """Return what a batch has won, in the order of *claim_ids*, without workspaces transferred since.
 
     Args:
         claim_ids: The ids that members of a batch have. Other requests may have used the later ones.

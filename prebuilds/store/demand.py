@@ -107,7 +107,7 @@ async def count_claims(engine: AsyncEngine, up_to: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DemandedPool:
-    """By what a preset's demand is kept, and what its prebuilds cost."""
+    """The key of a preset's demand, and the cost of its prebuilds."""
 
     template_id: UUID
     preset_name: str

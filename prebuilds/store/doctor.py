@@ -40,7 +40,7 @@ class ServerFacts:
     database: str
     """The database's name."""
     encoding: str
-    """What the database is encoded in, such as `UTF8`."""
+    """The database's encoding, such as `UTF8`."""
     connections: int
     """The clients' connections to the server, of whatever database."""
     connections_max: int

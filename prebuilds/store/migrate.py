@@ -33,9 +33,9 @@ READ_SERVER = text("""
            current_user AS role, current_database() AS database, current_schema() AS schema,
            has_schema_privilege(current_schema(), 'CREATE') AS may_create
 """)
-"""What decides whether the schema can be made here. The schema is null when the search path names none that exists."""
+"""Reads whether the schema can be made here. The schema is null when the search path names none that exists."""
 ENCODING = "UTF8"
-"""What the database must be encoded in: a claim may hold any text, and a key on an owner's name relies on its case."""
+"""Required encoding of the database: a claim may hold any text, and a key on an owner's name relies on its case."""
 SET_REVISION = text("UPDATE alembic_version SET version_num = :revision")
 IS_EXPANDED = text("SELECT EXISTS (SELECT FROM schema_steps WHERE version = :version AND name = :name)")
 UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14 or later"

@@ -78,7 +78,7 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What one turn of a rule has removed."""
+    """Result of one turn of a retention rule."""
 
     rows: Mapping[str, int]
     """Rows by table; without tables of which nothing was removed."""

@@ -16,7 +16,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.store.tables import metadata
 
 WORKER, SERVER, READER = KINDS = ("worker", "server", "reader")
-"""What each role ends with: `PREFIX_worker` is for control, claims and provisioner workers, `PREFIX_server` for HTTP
+"""Suffixes of the roles: `PREFIX_worker` is for control, claims and provisioner workers, `PREFIX_server` for HTTP
 servers and commands, `PREFIX_reader` for dashboards and reports."""
 
 GRANT_LOCK = 0x7072656272_6F6C65

@@ -41,12 +41,12 @@ class IndexStep:
     kind: ClassVar[Kind] = "index"
     name: str
     on: str
-    """What follows `CREATE INDEX CONCURRENTLY name ON`: the table, its columns, and the condition."""
+    """The text after `CREATE INDEX CONCURRENTLY name ON`: the table, its columns, and the condition."""
     unique: bool = False
 
     @property
     def statement(self) -> str:
-        """What makes it."""
+        """The statement that makes the index."""
         return f"CREATE {'UNIQUE ' if self.unique else ''}INDEX CONCURRENTLY {self.name} ON {self.on}"
 
     @property
@@ -82,9 +82,9 @@ class BackfillStep:
     key: str
     """A column with a unique index, not null."""
     assign: str
-    """What follows `SET`."""
+    """The text after `SET`."""
     where: str
-    """Which rows still need it; false for a row that has it."""
+    """Condition for rows that still need the step; false for a row that has it."""
 
     @property
     def at_once(self) -> tuple[str, ...]:

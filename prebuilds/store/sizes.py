@@ -108,7 +108,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """What a turn has come to."""
+    """The result of a turn."""
 
     size: int
     holding: Sequence[Any]

@@ -94,7 +94,7 @@ class FoundToken:
 
 
 async def find_token(engine: AsyncEngine, token_id: UUID) -> FoundToken | None:
-    """What is known of a token, by one indexed statement; None when there is no such token."""
+    """Read what is known of a token, by one indexed statement; None when there is no such token."""
     async with engine.connect() as connection:
         row = (await connection.execute(FIND, {"id": token_id})).one_or_none()
     if row is None:

@@ -45,7 +45,7 @@ class Login:
     """A person whom an identity provider has named."""
 
     name: str
-    """As it was first given to Prebuilds; as the provider writes it where no such user is known."""
+    """The name as first given to Prebuilds; for an unknown user, as the provider writes it."""
     disabled: bool
     restore_found: bool
     """Whether the database may have forgotten who is disabled."""

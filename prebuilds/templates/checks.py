@@ -38,7 +38,7 @@ SOURCE_VALUES_MAX = 10_000
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check_entries` has found."""
+    """Findings of `check_entries`."""
 
     problems: dict[Path, str]
     kept: dict[Path, Kept]

@@ -63,7 +63,7 @@ class EscapingFailureConverter(DefaultFailureConverter):
 
 
 class EncodedFailureConverter(EscapingFailureConverter):
-    """Also moves the escaped message and stack trace into the attributes that a codec encrypts."""
+    """Moves the escaped message and stack trace into the attributes that a codec encrypts."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
         """Write *exception* into *failure*."""

@@ -44,7 +44,7 @@ class Reading(Generic[T]):
     away: str | None = None
     """Why this reading has failed, so that `state` is an earlier one; None when it has not."""
     rendered: dict[Hashable, str] = field(default_factory=dict)
-    """What was made of it, so that viewers who see the same share it."""
+    """Texts rendered from this state, shared by viewers who see the same."""
 
 
 class Watched(Generic[T]):

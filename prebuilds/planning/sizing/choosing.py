@@ -23,7 +23,7 @@ HISTORY_MIN = 24 * 60
 CLAIMS_MIN = 50
 """Claims below which a hit rate says nothing: with fifty, one miss is two points."""
 FIRST = PeakHold(1440)
-"""What a pool follows until it can choose. It holds after the first burst what that burst would have needed."""
+"""Rule of a pool until it can choose. After the first burst it holds what that burst would have needed."""
 DAY_MIN = 24 * 60
 
 

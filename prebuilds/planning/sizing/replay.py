@@ -59,14 +59,14 @@ class Paused:
 
     count: int
     promotion_s: float
-    """What a claim of one waits."""
+    """Seconds that a claim of a paused prebuild waits."""
     resume_s: float
     """Seconds until one of them is a ready one of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a replay came to."""
+    """The result of a replay."""
 
     claims: int
     hits: int

@@ -89,7 +89,7 @@ class Mixed:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What the formulas say for the rate of the last minutes."""
+    """Holds what the formulas give for the rate of the last minutes."""
 
     window_min: int
     hit_rate: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""What engines set where the image has none."""
+"""PATH that engines set where the image has none."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class KeptLink:
     """A symbolic link to a file or folder of the same tree."""
 
     target: str
-    """As it stands in the link, relative to the link's folder."""
+    """The path in the link, relative to the link's folder."""
 
 
 Tree: TypeAlias = Mapping[str, KeptFile | KeptLink]

@@ -38,7 +38,7 @@ class Isolation:
     why_not: str = ""
     """Why there are no ids, in plain words; empty when there are."""
     remedy: str = ""
-    """What would give some; empty for nothing."""
+    """How the operator gets ids; empty when there is no way or no need."""
     required: bool = False
     """True: the operator has named ids, so no workspace may run without one."""
 

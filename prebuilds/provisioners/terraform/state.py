@@ -43,7 +43,7 @@ class Saved(BaseModel):
     mark: Mark | None = None
     """The claim's mark, for hosts that did not serve the claim; None: the workspace is not claimed."""
     freed: bool = False
-    """As in the host's record, for hosts that did not serve the stop."""
+    """`freed` of the host's record, for hosts that did not serve the stop."""
     text: str
     """The state file's text."""
 

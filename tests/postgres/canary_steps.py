@@ -40,7 +40,7 @@ async def tried(engine: AsyncEngine, instances: int = 10, **canary: Any) -> tupl
 
 
 async def filled(engine: AsyncEngine, old: int, new: int, **canary: Any) -> tuple[MadePreset, MadePreset]:
-    """Make so many prebuilds of version 1, and then of version 2, which a canary tries."""
+    """Make these numbers of prebuilds of version 1 and then of version 2, which a canary tries."""
     before = await version(engine, 1)
     for _ in range(0, old, 90):  # a pass makes at most 100
         await make_ready(engine, before, min(old, 90))
@@ -77,7 +77,7 @@ async def claim_store(database_url: str) -> AsyncIterator[ClaimStore]:
 
 
 async def judge(engine: AsyncEngine) -> None:
-    """Judge the canaries as a pass does, without what else a pass does."""
+    """Judge the canaries as a pass does, without the rest of the pass."""
     async with snapshot_transaction(engine) as connection:
         plan = plan_pass(await snapshot_state(connection, RULES))
     await judge_canaries(engine, await read_canaries(engine, plan), RULES)

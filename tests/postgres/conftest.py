@@ -21,5 +21,5 @@ async def store(database_url: str) -> AsyncIterator[ClaimStore]:
 
 @pytest.fixture
 def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    """Where people claim from `store`."""
+    """A desk whose claims use `store`."""
     return Desk(engine, store)

@@ -19,7 +19,7 @@ SMALL = {"name": "small", "instances": 2}
 
 
 class Recorded(Dispatcher):
-    """Keeps what was to be started."""
+    """Records the builds that it is asked to start, and ignores nudges."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine, Client.__new__(Client))
@@ -38,7 +38,7 @@ async def drilled_preset(engine: AsyncEngine, *presets: dict[str, Any], **drill:
 
 
 async def new_drill(engine: AsyncEngine, preset: MadePreset, wanted: str | None = None) -> UUID:
-    """A drill like one of a schedule: any number of them may be at work."""
+    """Make a drill like a scheduled one, of which any number may run."""
     drill_id = uuid4()
     values = {"id": drill_id, "template_id": preset.template_id, "wanted": wanted}
     await do(

@@ -51,12 +51,12 @@ class KnownTokens:
 
 
 def person(name: str, *scopes: str) -> Actor:
-    """An actor who may do what the scopes say, for itself; or with a token of no user, such as `token/portal`."""
+    """Make an actor with these scopes, who is a user, or a token without a user, such as `token/portal`."""
     return Actor(name, frozenset(map(parse_scope, scopes)), None if name.startswith("token/") else name)
 
 
 def operation_of(document: dict[str, Any], request: httpx.Request) -> dict[str, Any] | None:
-    """The documented operation that a request is for; None when there is none, such as for an unknown address."""
+    """Return the documented operation of a request, or None without one, such as for an unknown address."""
     path = request.url.raw_path.decode().partition("?")[0]
     for template, operations in document["paths"].items():
         pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
@@ -67,7 +67,7 @@ def operation_of(document: dict[str, Any], request: httpx.Request) -> dict[str, 
 
 
 class Server:
-    """One server; several of one database are several processes' as far as a claim can see."""
+    """One server. Several on one database act as several processes toward a claim."""
 
     build_id = ""
     """A build that a test asks about."""
@@ -85,7 +85,7 @@ class Server:
         self.document = app.openapi()
 
     async def _check_documented(self, response: httpx.Response) -> None:
-        """Fail on an answer that the OpenAPI document does not say."""
+        """Fail on an answer that the OpenAPI document does not declare."""
         operation = operation_of(self.document, response.request)
         if operation is not None:
             status = str(response.status_code)

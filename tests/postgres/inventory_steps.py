@@ -88,7 +88,7 @@ class Host:
         return {item.workspace_id: item.running for item in await self.driver.inventory()}.get(workspace_id, False)
 
     async def kill(self, workspace_id: UUID) -> None:
-        """As the kernel does, behind our back."""
+        """Kill the workspace's processes, as the kernel may do."""
         pid = (await one(self.engine, "SELECT resources FROM workspaces WHERE id = :id", id=workspace_id)).resources[
             "pid"
         ]

@@ -1,4 +1,4 @@
-"""What the tests of leases share. Time passes by moving the rows' times into the past."""
+"""Shared steps of the lease tests. Time passes by moving the rows' times into the past."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the page share: tokens, signing in, and reading what it shows."""
+"""Shared steps of the page's tests: tokens, signing in, and reading the page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def words_of(html: str) -> str:
 
 
 async def first_events(http: httpx.AsyncClient, address: str, number: int) -> str:
-    """The first events of a live page, by the application itself: httpx's transport would wait for the stream's end."""
+    """Return a live page's first events, read from the application: httpx's transport waits for the stream's end."""
     application: Any = http._transport.app  # type: ignore[attr-defined]
     received, enough = [], asyncio.Event()
     left = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What PostgreSQL has done for statements: their plans with the rows read, also inside functions and constraints.
+"""PostgreSQL's plans of statements with the rows read, also inside functions and constraints.
 
 The server's own `auto_explain` tells them to the connection. So the statements are those that the code runs, with
 their values, and none has to be listed twice.
@@ -54,7 +54,7 @@ class Plans:
         self.reads: list[Read] = []
 
     def watch(self, engine: AsyncEngine) -> None:
-        """Collect what the engine's connections do from now on."""
+        """Collect the plans of the engine's connections from now on."""
 
         @event.listens_for(engine.sync_engine, "connect")
         def listen(connection: Any, _: Any) -> None:

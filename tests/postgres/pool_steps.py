@@ -56,7 +56,7 @@ async def planned_ids(engine: AsyncEngine, preset_id: UUID, pass_number: int, nu
 
 
 async def record_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """So many creations, recorded and not begun, whatever the preset's count and holds are.
+    """Record *number* creations that have not begun, regardless of the preset's count and holds.
 
     They share one instant, so that claims and deletions take them in the order of their ids: the one returned here.
     """
@@ -125,7 +125,7 @@ async def claim(
 
 
 def new_run() -> ClaimRun:
-    """Make the run of a claim that begins now, after all earlier runs."""
+    """Make a claim's run that begins now, after all earlier runs."""
     number = next(_runs)
     return ClaimRun(id=f"run-{number}", began_at=FIRST_RUN + timedelta(milliseconds=number))
 
@@ -139,7 +139,7 @@ async def against(n: int, rounds: int, first: Coroutine[Any, Any, T], second: Co
     second one to wholly after it, with every moment of it in between."""
 
     async def later() -> T:
-        await asyncio.sleep(n * SPREAD_S / rounds)  # not a wait for a state: the moment is what is tried
+        await asyncio.sleep(n * SPREAD_S / rounds)  # not a wait for a state: the test varies the moment
         return await first
 
     if n == 0:
@@ -215,7 +215,7 @@ class Desk:
         return await self._run(claim_id, self._activities.claim, request, claim_id, run)
 
     async def wait(self, claim_id: str, **changes: Any) -> ClaimQueued:
-        """The same, of one that has to wait."""
+        """Ask as `ask` does, for a claim that has to wait."""
         waiting = await self.ask(claim_id, on_empty="wait", **changes)
         assert isinstance(waiting, ClaimQueued)
         return waiting
@@ -286,7 +286,7 @@ async def until_blocked(connection: Any, number: int = 1) -> None:
     async with asyncio.timeout(10):
         while await connection.fetchval(waiting) < number:
             await asyncio.sleep(0.01)
-            await connection.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction looks once and for all
+            await connection.execute("SELECT pg_stat_clear_snapshot()")  # otherwise a transaction sees a single reading
 
 
 class Workflows:

@@ -36,7 +36,7 @@ async def take_turn(
 async def remove_old(
     engine: AsyncEngine, name: str, *, life: timedelta | None = None, batch: int | None = None
 ) -> dict[str, int]:
-    """The same; returns how many rows of each table it has removed."""
+    """Take a turn and return the number of rows removed from each table."""
     removed = await take_turn(engine, name, life=life, batch=batch)
     assert removed is not None
     return dict(removed.rows)

@@ -81,13 +81,13 @@ async def end_builds(
 
 
 async def members(engine: AsyncEngine) -> dict[int, tuple[int, int]]:
-    """By version: how many members are ready, and how many are being made."""
+    """Return the ready members and those under creation, by version."""
     async with engine.connect() as connection:
         return {row.version: (row.ready, row.starting) for row in await connection.execute(MEMBERS)}
 
 
 async def states(engine: AsyncEngine) -> list[tuple[int, int, str, str | None]]:
-    """Every rollout, oldest first: from and to which version, its state, and why."""
+    """Return every rollout, oldest first: its two versions, its state, and the reason."""
     async with engine.connect() as connection:
         rows = await connection.execute(
             text("SELECT from_number, to_number, state, reason FROM rollouts ORDER BY started_at")

@@ -1,4 +1,4 @@
-"""A workspace whose deletion has failed is abandoned: its name is free, and what may be left is told and recorded."""
+"""A workspace whose deletion failed is abandoned: its name is free, and its leftovers are reported."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ async def test_abandoning_a_failed_deletion_frees_the_name_and_lists_the_leftove
     shown = await show_workspace(engine, str(dev))
     assert (shown.resources, [event.actor for event in shown.events][-1]) == (LEFT, "carol")
     assert shown.status == "abandoned"
-    assert await read_removal(engine, dev) is None, "the next workspace may have what goes by its name"
+    assert await read_removal(engine, dev) is None, "the next workspace may get the resources under its name"
     [row] = await read_recorded(engine, Place("process", "h1", ["q"]), [dev])
     assert (row.live, row.abandoned) == (False, True)
     states = "SELECT array_agg(provisioner_state) FROM workspace_builds WHERE provisioner_state IS NOT NULL"
-    assert (await one(engine, states))[0] == [{"state": 1}], "only the latest one, which names what is left"
+    assert (await one(engine, states))[0] == [{"state": 1}], "only the latest state, which names the leftovers"
     assert await secrets_of(engine, dev) == {}
     assert (await begin_build(engine, build_id_of(dev, REPEAT)))[1] is None
     await let_pass(engine, timedelta(days=2))

@@ -1,4 +1,4 @@
-"""A workspace after its claim, by itself: its ttl and its schedule, served by one relay or several."""
+"""A workspace's automatic actions after its claim: ttl and schedule, served by one relay or several."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_moment_during_a_stop_starts_it_after(engine: AsyncEngine, store
     dev = await claimed(engine, store, autostart_schedule=DAILY)
     await stop_workspace(engine, DEV, "alice")
     await moment_comes(engine, dev)
-    assert await take_due_actions(engine) == [], "what is unfinished is awaited"
+    assert await take_due_actions(engine) == [], "an unfinished build is awaited"
     await run(engine, dev)
     assert await take_due_actions(engine) == [build_id_of(dev, 4)]
 
@@ -247,7 +247,7 @@ async def test_a_start_and_a_stop_at_once_leave_one_of_them(engine: AsyncEngine,
 
 
 async def test_a_path_is_looked_up_again_after_a_claim_was_waited_for(engine: AsyncEngine, store: ClaimStore) -> None:
-    """A prebuild's release that waits for its claim must not delete what is a person's by then."""
+    """A prebuild's release that waits for its claim must not delete the workspace that then belongs to a person."""
     preset = await make_preset(engine, instances=0)
     for n in range(10):
         [pooled] = await make_ready(engine, preset, 1)

@@ -1,4 +1,4 @@
-"""`apply` against PostgreSQL: what it writes, what changes in place, and what is left alone."""
+"""`apply` against PostgreSQL: the rows it writes, changes in place, and leaves unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`apply` against PostgreSQL: what content makes a version, and which version an earlier content is."""
+"""`apply` against PostgreSQL: changed content makes a version, and earlier content restores its version."""
 
 from __future__ import annotations
 

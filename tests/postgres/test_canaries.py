@@ -1,4 +1,4 @@
-"""A canary: a share of a pool and of its claims gets a new version first, and the verdict about it is carried out."""
+"""A canary: a share of a pool and of its claims gets a new version first, and the verdict is carried out."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_each_version_substitutes_for_the_other_within_its_share(engine: A
     assert (created.result.source, created.result.preset_id, created.result.version) == ("created", old.id, 1)
     by_id = await claim(store, new)
     assert by_id.preset_id == new.id
-    assert await counted(engine) == (5, 2), "who names an id gets it, and is not counted"
+    assert await counted(engine) == (5, 2), "a claim by id gets it, and is not counted"
 
 
 async def test_the_new_version_makes_up_for_turns_at_which_it_had_none(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -159,7 +159,7 @@ async def test_a_version_whose_hand_overs_fail_goes_back_by_itself(engine: Async
     assert (await one(engine, "SELECT count(*) AS n FROM rollouts WHERE canary_state = 'running'")).n == 1
     assert again.id == new.id
     await roll(engine)
-    assert await members(engine) == {1: (3, 0), 2: (1, 0)}, "what it did before is not held against it"
+    assert await members(engine) == {1: (3, 0), 2: (1, 0)}, "its earlier results do not count against it"
 
 
 async def test_a_version_that_cannot_be_built_goes_back_at_once(engine: AsyncEngine) -> None:

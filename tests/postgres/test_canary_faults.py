@@ -1,4 +1,4 @@
-"""What a canary must not do: give a failed version to more people, count a failure twice, or stop claims or passes."""
+"""A canary must not give a failed version to more people, count a failure twice, or stop claims or passes."""
 
 from __future__ import annotations
 

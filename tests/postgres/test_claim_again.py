@@ -1,4 +1,4 @@
-"""Claims by what changes meanwhile: the same answer again when their preset has gone, and the version that came."""
+"""Claims during changes: the same answer after their preset is gone, and the version that became active meanwhile."""
 
 from __future__ import annotations
 

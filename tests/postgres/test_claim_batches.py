@@ -31,7 +31,7 @@ from tests.rows import add_prebuild, do, one, rows_of
 
 
 class WatchedStore(ClaimStore):
-    """Counts how often PostgreSQL had to end a circle of waits: callers never hear of it, but it costs a second."""
+    """Counts the deadlocks that PostgreSQL ended: callers do not see them, but each costs a second."""
 
     deadlocks = 0
 
@@ -127,8 +127,8 @@ async def test_the_same_batch_again_gets_the_same_answer(engine: AsyncEngine, de
     await ready(engine, 8)
     at_once = await asyncio.gather(*[desk.ask_all("class", names(4)) for _ in range(3)])
     assert at_once[0] == at_once[1] == at_once[2]
-    assert len(desk.dispatcher.started) == 4, "what an earlier attempt has started is not started again"
-    # Also when another version has become active since.
+    assert len(desk.dispatcher.started) == 4, "builds started by an earlier attempt are not started again"
+    # This holds also after another version has become active.
     await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
     rows = await rows_of(engine)
     assert await desk.ask_all("class", names(4)) == at_once[0]
@@ -219,7 +219,7 @@ async def test_batches_and_single_claims_at_once_count_exactly(
     for n in range(8):
         made = await ready(engine, 40)
         batches = [
-            # One names the pool by its path, the other by its id: it is one pool all the same.
+            # One names the pool by its path, the other by its id; it is the same pool.
             desk.ask_all(f"path-{n}", names(15, f"a{n}-")),
             desk.ask_all(f"id-{n}", names(15, f"b{n}-"), preset=str(preset.id), owner="bob"),
         ]
@@ -235,7 +235,7 @@ async def test_batches_and_single_claims_at_once_count_exactly(
         assert len(batch_ids) % 15 == 0, "all or nothing"
         left = (await one(engine, "SELECT count(*) FROM workspaces WHERE claimable_preset_id IS NOT NULL")).count
         assert left == 40 - len(claimed)
-        assert left == 0 or (len(single_ids) == 30 and left < 15), "nobody misses what is there"
+        assert left == 0 or (len(single_ids) == 30 and left < 15), "nobody misses while a prebuild is ready"
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
 
 

@@ -1,4 +1,4 @@
-"""Claims whose connection is cut, and claims that wait in a circle: whoever asks again gets the answer."""
+"""Claims with a cut connection and claims in a deadlock: a repeated request gets the answer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def holding(database_url: str, workspace_id: UUID) -> AsyncIterator[Any]:
 
 
 async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """As a workflow tries again: connections that were cut while idle are found out one by one."""
+    """Retry as a workflow does: connections that were cut while idle are detected one by one."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -119,7 +119,7 @@ async def test_presets_that_cannot_be_looked_up(store: ClaimStore) -> None:
 
 
 async def test_connections_cut_at_any_moment(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
-    """Whoever was told nothing asks again, until the answer is known: one workspace for each claim."""
+    """A caller without an answer repeats the request until it has one: one workspace for each claim."""
     preset = await make_preset(engine)
     cut = 0
     killer = await asyncpg.connect(dsn_of(database_url))
@@ -169,14 +169,14 @@ async def test_a_batch_and_a_single_claim_of_one_of_its_names(engine: AsyncEngin
 async def test_a_claim_ended_by_a_deadlock_is_retried(
     engine: AsyncEngine, store: ClaimStore, database_url: str
 ) -> None:
-    """PostgreSQL ends whoever notices the circle: here that is the claim."""
+    """PostgreSQL ends the transaction that detects the deadlock: here it is the claim."""
     preset = await make_preset(engine)
     [last] = await make_ready(engine, preset, 1)
     async with holding(database_url, last) as other:
         await other.execute("SET deadlock_timeout = '60 s'")
         claiming = asyncio.create_task(claim(store, preset, "c1", name="w1"))
         await until_blocked(other)
-        # The claim holds its own row; whoever wants that now closes the circle.
+        # The claim holds its own row; a request for that row completes the deadlock.
         await other.execute(
             "INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES ('c1', '', 'r', now())"
         )

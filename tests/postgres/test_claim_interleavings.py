@@ -1,4 +1,4 @@
-"""Claims stopped at one point inside the database, while somebody else commits: each goes on with what is there now."""
+"""Claims stopped inside the database while another transaction commits: each continues with the current rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STOP_BEFORE_ROW = (
 
 
 class WatchedStore(ClaimStore):
-    """Counts how often PostgreSQL had to end a circle of waits, after which the claim was tried again."""
+    """Counts the deadlocks that PostgreSQL ended, after which the claim was retried."""
 
     deadlocks = 0
 
@@ -64,7 +64,7 @@ async def store(database_url: str) -> AsyncIterator[WatchedStore]:
 
 @pytest.fixture
 async def gate(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Holds the point's lock until it is let go."""
+    """Holds the point's lock until it is released."""
     connection = await asyncpg.connect(dsn_of(database_url))
     await connection.execute("SELECT pg_advisory_lock($1)", POINT)
     yield connection
@@ -127,4 +127,4 @@ async def test_two_attempts_at_the_last_prebuild_get_one_answer_without_a_circle
     assert workspace_ids(answers) == [last, last]
     assert sorted(answer.decided_now for answer in answers) == [False, True]
     assert (await one(engine, "SELECT count(*) AS n FROM workspace_builds WHERE stage = 'claim'")).n == 1
-    assert store.deadlocks == 0, "PostgreSQL ends a circle after a second only"
+    assert store.deadlocks == 0, "PostgreSQL ends a deadlock only after a second"

@@ -1,4 +1,4 @@
-"""Claims under an organization's limits: refused exactly at the limit, whoever asks at the same time."""
+"""Claims under an organization's limits: refused exactly at the limit, also with concurrent requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COUNT_OWNED = """
 
 @pytest.fixture
 async def stores(database_url: str) -> AsyncIterator[list[ClaimStore]]:
-    """As three processes have them: each with connections of its own."""
+    """Three stores, like those of three processes: each has its own connections."""
     async with AsyncExitStack() as opened:
         pools = [await opened.enter_async_context(await create_claim_pool(database_url, size=6)) for _ in range(3)]
         yield [ClaimStore(pool, enabled=True) for pool in pools]
@@ -245,7 +245,7 @@ async def test_a_claim_counts_once_and_a_miss_counts_and_a_refusal_does_not(engi
     assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 2
     await a_minute_later(engine)
     assert isinstance(await desk.ask("refused-0", on_empty="create"), ClaimResult)
-    assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 1, "what is old is removed"
+    assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 1, "old counts are removed"
 
 
 async def test_a_clock_that_steps_back_locks_nobody_out(engine: AsyncEngine, desk: Desk) -> None:
@@ -272,7 +272,7 @@ async def test_a_limit_is_removed_in_no_circle_with_a_batch(engine: AsyncEngine,
     request = ClaimRequest(preset="acme/python/small", owner="alice", name="b", on_empty=OnEmpty.CREATE)
     target = ClaimTarget("small", preset_id=preset.id)
     async with stores[0].pool.acquire() as batch, batch.transaction():
-        await batch.execute("SET LOCAL deadlock_timeout = '10ms'")  # so that a circle ends this one, and not `apply`
+        await batch.execute("SET LOCAL deadlock_timeout = '10ms'")  # so that a deadlock ends this one, and not `apply`
         await batch.fetchrow(LOCK_FOR_BATCH_BY_ID, preset.id)
         grown = SMALL | {"instances": 1}
         applying = asyncio.create_task(apply_file(engine, grown, members=PEOPLE, limits={"workspaces": 9}))

@@ -1,4 +1,4 @@
-"""What a claim says and leaves behind: why nothing was ready, and a build that ends with its claim."""
+"""A claim's outcome: the reason of a miss, and a build that ends with its claim."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ async def ready_at_once(engine: AsyncEngine, number: int, **policy: Any) -> list
 
 
 async def check_handed_over(engine: AsyncEngine, result: ClaimResult, workspace_id: UUID) -> None:
-    """It is its owner's and runs, by the claim alone."""
+    """The claim alone makes it a running workspace of its owner."""
     assert (result.workspace_id, result.build_id) == (workspace_id, build_id_of(workspace_id, 2))
     assert result.address == f"http://{workspace_id}"
     build = await one(engine, "SELECT * FROM workspace_builds WHERE id = :id", id=result.build_id)
@@ -242,7 +242,7 @@ async def test_the_ttl_without_hand_over_counts_from_the_claim(engine: AsyncEngi
 
 
 async def test_the_schedule_without_hand_over_counts_from_the_claim(engine: AsyncEngine, desk: Desk) -> None:
-    """As when a build hands it over: the relay looks at a running workspace as its schedule's moments pass."""
+    """As after a hand-over build, the relay looks at a running workspace as its schedule's moments pass."""
     [made, other] = await ready_at_once(engine, 2)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     schedule = {"autostart_schedule": "0 9 * * *", "next_start_at": tomorrow.isoformat()}

@@ -1,4 +1,4 @@
-"""Claims that wait, on a real server: who is next, what a prebuild that becomes ready does, and how one leaves."""
+"""Waiting claims on a real server: their order, the hand-over of a ready prebuild, and leaving the queue."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_deadline_that_has_passed_is_not_served(engine: AsyncEngine, des
 
 
 async def test_a_claim_repeated_after_its_deadline_waits_anew(engine: AsyncEngine, desk: Desk) -> None:
-    """Its workflow was terminated, and the relay has not been there yet."""
+    """Its workflow was terminated, and the relay has not noticed yet."""
     await make_preset(engine, instances=0)
     await desk.wait("again", name="dev", wait_timeout_seconds=60)
     await desk.wait("other")
@@ -122,7 +122,7 @@ async def test_a_claim_repeated_after_its_deadline_waits_anew(engine: AsyncEngin
     back = await desk.wait("again", name="dev", wait_timeout_seconds=60)
     now = await one(engine, "SELECT now() AS now")
     assert back.deadline > now.now + timedelta(seconds=30)
-    assert back.position == 2, "behind those who came meanwhile"
+    assert back.position == 2, "behind the claims that came meanwhile"
 
 
 # --- Handed over as it becomes ready ---------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ async def test_a_place_that_is_looked_up_at_the_very_moment_is_waited_for(
 
 
 async def test_an_answer_that_was_waited_for_is_the_new_one(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
-    """Whoever waits for a row reads the tables joined to it as they were before."""
+    """After a wait for a row, a statement reads the joined tables as they were before."""
     preset = await make_preset(engine, instances=0)
     await desk.wait("c1")
     [made] = await begin_prebuilds(engine, preset, 1)
@@ -196,7 +196,7 @@ async def test_an_answer_that_was_waited_for_is_the_new_one(engine: AsyncEngine,
     try:
         transaction = holder.transaction()
         await transaction.start()
-        # The hand-over waits for the name, inside its transaction, with the queue's row in its hands.
+        # The hand-over waits for the name inside its transaction, which has locked the queue's row.
         taken = await one(engine, "SELECT request ->> 'name' AS name FROM claim_queue")
         await holder.execute(
             """
@@ -306,7 +306,7 @@ async def test_a_late_claim_may_create_instead(engine: AsyncEngine, desk: Desk) 
 
 
 async def test_a_leaving_run_gives_up_only_its_own_place(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
-    """Workflows `c1` and `claim-workspace/c1` both stand for claim c1: its place is that of who asked last."""
+    """Workflows `c1` and `claim-workspace/c1` both stand for claim c1: its place belongs to the last request."""
     preset = await make_preset(engine, instances=0)
     earlier = new_run()
     await desk.wait("c1")
@@ -345,7 +345,7 @@ async def test_a_waiting_claims_id_is_not_for_another_request(engine: AsyncEngin
         with pytest.raises(ClaimIdReused):
             await desk.ask("mine", on_empty="wait", **other)
     with pytest.raises(ClaimIdReused):
-        await desk.ask("mine", name="dev")  # not to wait is another request too
+        await desk.ask("mine", name="dev")  # a request without waiting is a different request, too
     assert await rows_of(engine) == rows
     [made] = await make_ready(engine, preset, 1)
     place = await desk.look("mine")

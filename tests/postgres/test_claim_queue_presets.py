@@ -65,7 +65,7 @@ async def test_a_new_version_takes_its_waiters_along(engine: AsyncEngine, desk: 
 async def test_joining_minds_a_version_that_came_meanwhile(
     engine: AsyncEngine, store: ClaimStore, database_url: str
 ) -> None:
-    """It holds the row of the preset that will serve it: else it could join beside a build that is ending."""
+    """It locks the row of the preset that will serve it: otherwise it could join while a build is ending."""
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
     target, request_hash = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
@@ -142,7 +142,7 @@ async def waiting_in_status(engine: AsyncEngine) -> list[int]:
 
 
 async def pass_over(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """One pass over a preset, whose number is *number*; what it has created is begun."""
+    """Run pass *number* over a preset and begin its creations."""
     plan = plan_preset(await snapshot_of(engine, preset), number)
     return (await create_prebuilds(engine, preset.id, number, plan.create, RULES)).workspace_ids
 
@@ -159,7 +159,7 @@ async def test_a_pool_of_zero_serves_its_waiters(engine: AsyncEngine, desk: Desk
     assert (counted.preset.waiting, counted.preset.base_instances) == (2, 0)
     made = await pass_over(engine, preset, 2)
     assert len(made) == 2
-    assert await pass_over(engine, preset, 3) == [], "those that are being made count"
+    assert await pass_over(engine, preset, 3) == [], "running creations count"
     await begin_builds(engine, made)
     for workspace_id in made:
         await finish(engine, workspace_id)
@@ -185,7 +185,7 @@ async def test_a_pause_stops_creations_for_waiters_but_not_the_queue(engine: Asy
         assert (await desk.wait(f"c{n}")).position == n + 1
     assert await pass_over(engine, preset, 100) == []
     await finish(engine, running)
-    assert got(await desk.look("c0")) == running, "what ends in a pause is handed over"
+    assert got(await desk.look("c0")) == running, "a build that ends in a pause is handed over"
     await resume(engine, "ops")
     assert len(await pass_over(engine, preset, 101)) == 1
 

@@ -1,4 +1,4 @@
-"""A claim against all that may happen to a prebuild at that moment, for real and in many rounds: one of the two wins,
+"""A claim against every concurrent change of a prebuild, in many real rounds: exactly one wins,
 and both say so."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROUNDS = 30
 
 
 async def delete(engine: AsyncEngine, preset: MadePreset) -> Written:
-    """What a pass deletes now."""
+    """Return the prebuilds that a pass deletes now."""
     number = await next_pass_number(engine)
     plan = plan_preset(await snapshot_of(engine, preset), number)
     return await delete_prebuilds(engine, preset.id, number, plan.delete, RULES)
@@ -136,7 +136,7 @@ async def test_a_new_version_and_claims_of_the_one_before(engine: AsyncEngine, s
                 "SELECT template_version_id FROM workspace_builds WHERE stage = 'claim' AND workspace_id = :id",
                 id=made,
             )
-            assert build.template_version_id == old.version_id, "what it was made from"
+            assert build.template_version_id == old.version_id, "the version that it was made from"
         missed = await claim(store, await find_preset(engine))
         assert (missed.result, missed.miss_reason) == (None, MissReason.EMPTY)
         assert (await delete(engine, old)).workspace_ids == ([] if claimed_ids else [made])
@@ -163,7 +163,7 @@ async def test_claims_go_on_in_a_pause_that_stops_deletions(engine: AsyncEngine,
 
 
 async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: ClaimStore) -> None:
-    """By the name that the claim gives it, which is there from the claim's commit on."""
+    """The release uses the name from the claim, which exists from the claim's commit on."""
     preset = await make_preset(engine, instances=1)
     found: Counter[bool] = Counter()
     for n in range(ROUNDS):
@@ -188,7 +188,7 @@ async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: Claim
 
 
 async def test_releasing_a_prebuild_that_is_being_claimed(engine: AsyncEngine, store: ClaimStore) -> None:
-    """By its id, as an operator may."""
+    """The release uses the id, as an operator may."""
     preset = await make_preset(engine, instances=1)
     winners: Counter[str] = Counter()
     for n in range(ROUNDS):
@@ -240,4 +240,4 @@ async def test_a_crash_after_the_commit_loses_no_answer(engine: AsyncEngine, des
         assert await other.ask("c1", name="w1") == committed
         assert await other.ask_all("b1", ["x"]) == batch
     assert await rows_of(engine) == rows
-    assert (other.dispatcher.started, other.dispatcher.nudged) == ([], []), "the relay makes up for what was lost"
+    assert (other.dispatcher.started, other.dispatcher.nudged) == ([], []), "the relay repeats the lost start"

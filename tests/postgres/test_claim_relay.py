@@ -1,4 +1,4 @@
-"""What the relay does for claims that wait: it wakes whose signal was lost, withdraws whom nobody stands behind, and
+"""The relay's work for waiting claims: it repeats lost signals, withdraws claims without a workflow, and
 serves what no hand-over has seen."""
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ async def test_a_lost_signal_is_repeated_and_not_too_often(
     assert workflows.woken() == ["claim-workspace/served"]
     await make_older(engine, 40)
     await sweep(relay, dispatcher)
-    assert workflows.woken() == ["claim-workspace/served"] * 2, "who waits is left in peace"
+    assert workflows.woken() == ["claim-workspace/served"] * 2, "a waiting claim is not changed"
     place = await desk.look("served")
     assert place.result is not None
     assert place.result.workspace_id == made
@@ -208,7 +208,7 @@ async def test_an_answer_that_is_late_is_kept_for_its_workflow(
     assert await queued(engine) == 0
     assert await events(engine, "claim_withdrawn") == [], "it has won"
     again = await desk.ask("c1", name="dev", on_empty="wait", wait_timeout_seconds=60)
-    assert isinstance(again, ClaimResult), "and whoever asks again gets the answer"
+    assert isinstance(again, ClaimResult), "and a repeated request gets the answer"
 
 
 async def test_withdrawing_waits_for_nobody(engine: AsyncEngine, desk: Desk, database_url: str) -> None:

@@ -52,7 +52,7 @@ def store_of(pool: asyncpg.Pool[asyncpg.Record], keys: str) -> ClaimStore:
 
 
 async def dump(engine: AsyncEngine, but: str = "") -> str:
-    """Every row of every table as text, the table *but* left out."""
+    """Return every row of every table except *but* as text."""
     async with engine.connect() as connection:
         rows = [
             str(row)

@@ -74,7 +74,7 @@ async def test_the_usual_claim_is_one_statement(engine: AsyncEngine, store: Clai
     assert workspace_ids([await claim(store, preset)])
     last = "SELECT query FROM pg_stat_activity WHERE application_name = 'prebuilds-claims'"
     statement = await one(engine, f"{last} AND datname = current_database() ORDER BY query_start DESC LIMIT 1")
-    assert "decide_claim" in statement.query, "nothing of the connection pool comes after it"
+    assert "decide_claim" in statement.query, "the connection pool sends nothing after it"
 
 
 async def test_one_claim_sent_twice_at_once_gets_one_workspace(engine: AsyncEngine, store: ClaimStore) -> None:

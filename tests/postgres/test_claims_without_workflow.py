@@ -1,4 +1,4 @@
-"""Claims that are decided without a workflow, and without Temporal: by the code that their activity calls, too."""
+"""Claims decided without a workflow and without Temporal, by the same code that their activity calls."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_claim_needs_no_workflow_to_win(engine: AsyncEngine, desk: Desk)
     assert (desk.dispatcher.started, desk.dispatcher.nudged) == ([claimed.build_id], [preset.id])
     assert await decide(desk) == claimed
     assert await desk.ask("c1", name="dev") == claimed, "a workflow gets the same answer"
-    assert desk.dispatcher.started == [claimed.build_id], "what followed is not started again"
+    assert desk.dispatcher.started == [claimed.build_id], "the following build is not started again"
 
 
 async def test_a_claim_that_cannot_be_woken_misses_and_a_workflow_waits_under_its_id(
@@ -60,7 +60,7 @@ async def test_a_claim_that_cannot_be_woken_misses_and_a_workflow_waits_under_it
     await make_ready(engine, preset, 1)
     late = await decide(desk, first, on_empty="wait")
     assert isinstance(late, ClaimResult)
-    assert late.workspace_id == ready, "what the claim has won is the answer of each run"
+    assert late.workspace_id == ready, "the claim's win is the answer of each run"
     assert (await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL")).count == 1
     assert await events(engine, "claim_missed") == []
 

@@ -1,4 +1,4 @@
-"""A build that its workflow closes, since no provisioner could: counted and followed up like any other."""
+"""A build closed by its workflow because no provisioner could is counted and followed up like any other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CountedBuilds = list[tuple[dict[str, str], str]]
 
 @pytest.fixture
 def counted_builds(monkeypatch: pytest.MonkeyPatch) -> CountedBuilds:
-    """Builds that were counted: their labels, and how they ended."""
+    """The counted builds: their labels and outcomes."""
     counted: CountedBuilds = []
 
     def record_build(labels: dict[str, str], *, status: BuildStatus, **_: Any) -> None:
@@ -51,7 +51,7 @@ def dispatcher() -> NotedDispatcher:
 
 
 async def close(engine: AsyncEngine, dispatcher: NotedDispatcher, build_id: UUID) -> BuildOutcome:
-    """As the workflow does when the build's time is over."""
+    """Close the build as its workflow does after the timeout."""
     input = CloseBuild(build_id, BuildStatus.FAILED, "not done within its timeout of 60 s", "ProvisionFailed")
     outcome: BuildOutcome = await ActivityEnvironment().run(BuildActivities(engine, dispatcher).close_build, input)
     return outcome

@@ -1,4 +1,4 @@
-"""The codec for Temporal's UI: what it decodes, what stays hidden, and for whom."""
+"""The codec for Temporal's UI: the payloads it decodes, the values it hides, and its access rules."""
 
 from __future__ import annotations
 

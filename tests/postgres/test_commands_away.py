@@ -1,4 +1,4 @@
-"""Commands that write while Temporal is away: what is committed is done, and told as one document."""
+"""Commands that write while Temporal is away: a committed change counts as done and is reported as one document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Command = Callable[..., Awaitable[tuple[int, str, str]]]
 def command(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """Run a command with no Temporal: its exit code, and what it prints."""
+    """Run a command without Temporal; return its exit code and output."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
@@ -143,4 +143,4 @@ async def test_a_read_only_database_is_reported_as_read_only(command: Command, e
         error = json.loads(out)["error"]
         assert (code, error["type"]) == (3, "StackUnreachable"), words
         assert "the database is read-only" in error["message"]
-    assert (await command("presets", "list", "--json"))[0] == 0, "what only reads goes on"
+    assert (await command("presets", "list", "--json"))[0] == 0, "reading commands still work"

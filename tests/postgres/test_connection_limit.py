@@ -28,7 +28,7 @@ POOLS, COMMAND = 12, 8
 
 @pytest.fixture
 async def limited(database_url: str) -> AsyncIterator[str]:
-    """The URL of a role that may have as many connections as one process with such pools, and one command."""
+    """Return the URL of a role with connections for one such process and one command."""
     role = f"limited_{uuid4().hex[:8]}"
     await execute(
         database_url,

@@ -53,7 +53,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def works(url: str) -> None:
-    """Everything that connects does: the check, the engine, the migrations, the claims' pool."""
+    """Connect in every way that the code does: the check, the engine, the migrations, the claims' pool."""
     await check_reachable(url)
     engine = create_engine(url, connections=2)
     await migrate(engine)

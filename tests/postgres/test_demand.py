@@ -1,4 +1,4 @@
-"""Claims are counted for the sizes of pools: each once, in the ten seconds in which it was made."""
+"""Claims are counted for pool sizes, each once, in the ten-second slot in which it was made."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_claims_are_counted_when_they_were_made(engine: AsyncEngine) -> No
 
 
 async def test_demand_begins_with_the_first_claim_of_all(engine: AsyncEngine) -> None:
-    """What was before teaches nothing: a pool of yesterday has a day of history, and not two weeks."""
+    """Time before the first claim does not count: a pool of yesterday has a day of history, not two weeks."""
     preset = await make_preset(engine)
     assert (await demand_of(engine, preset)).minutes == 0
     await add_claims(engine, preset, 130)

@@ -1,4 +1,4 @@
-"""What the doctor finds in the database alone: presets whose creations have stopped until somebody acts."""
+"""The doctor's findings from the database: presets whose creations are held until an operator acts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TARGET = {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 0, "max": 40, "max_
 
 @pytest.fixture(autouse=True)
 def _no_temporal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody listens there, and nobody else can."""
+    """Temporal's address is a port at which nothing listens and nothing else can."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
@@ -124,7 +124,7 @@ async def test_the_doctor_names_the_first_of_many_presets(engine: AsyncEngine, d
 
 
 async def test_the_doctor_reports_a_rollout_without_room_for_its_surge(engine: AsyncEngine, database_url: str) -> None:
-    """It stands still, as one beside a full quota does, and goes on when it is allowed to take one away first."""
+    """The rollout stalls, as beside a full quota, and continues when it may delete one prebuild first."""
     small = {"name": "small", "instances": 4}
     await apply_file(engine, small | {"parameters": {"n": "1"}}, limits={"pool_members": 4})
     await make_ready(engine, await find_preset(engine), 4)

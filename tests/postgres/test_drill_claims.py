@@ -63,7 +63,7 @@ async def test_a_drill_never_takes_the_last_prebuild(
         await taking.take(drill_id, preset.id, run)
     await make_ready(engine, preset, 1)
     with pytest.raises(NoClaimablePrebuiltWorkspaces, match="can be spared"):
-        await taking.take(drill_id, preset.id, run)  # a late attempt of a run that was told so
+        await taking.take(drill_id, preset.id, run)  # a late attempt of a run that has this answer
     assert await ready(engine) == 2
 
 
@@ -114,7 +114,7 @@ async def test_a_claim_under_a_drills_id_is_not_the_drills(
 async def test_a_drills_claim_id_is_refused_to_others(
     engine: AsyncEngine, database_url: str, taking: DrillClaims, store: ClaimStore
 ) -> None:
-    """Whoever reads a drill's id could claim with the drill's claim id first."""
+    """A caller who reads a drill's id could otherwise claim with the drill's claim id first."""
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 3)
     drill_id = await begun(engine, preset)

@@ -1,4 +1,4 @@
-"""Drills in the database: one for each time that is due, begun where it harms nobody, and ended once."""
+"""Drills in the database: one per due time, begun only where it is harmless, and ended once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_concurrent_relays_record_one_drill_per_time(engine: AsyncEngine) 
     assert sum(due) == 1
     row = await one(engine, "SELECT requested_by, template_id, now() - due_at AS ago FROM drills")
     assert (row.requested_by, row.template_id) == (None, preset.template_id)
-    assert row.ago > timedelta(days=2), "one for all times that nobody was there for"
+    assert row.ago > timedelta(days=2), "one for all missed times"
     state = await one(
         engine, "SELECT next_at > now() AS later, next_at AT TIME ZONE 'Europe/Berlin' AS at FROM drill_schedules"
     )
@@ -79,7 +79,7 @@ async def test_a_restored_schedule_records_no_second_one(engine: AsyncEngine) ->
 
 
 async def test_a_repeated_request_is_one_drill_until_that_has_ended(engine: AsyncEngine, database_url: str) -> None:
-    """As when Temporal is away: nobody's request starts a workflow, and everybody asks again."""
+    """During a Temporal outage no request starts a workflow, and callers repeat their requests."""
     await drilled_preset(engine)
     async with serving(engine, database_url) as server:
 
@@ -209,7 +209,7 @@ async def test_a_drill_ends_once_and_notifies_of_a_failure(engine: AsyncEngine, 
     assert (row.workspace_id, row.build_id, row.version) == (claimed.workspace_id, claimed.build_id, 1)
     [(preset_id, data)] = await events(engine, "drill_failed")
     assert (preset_id, data["stage"], data["drill_id"]) == (preset.id, "check", str(drill_id))
-    assert "evidence" not in data, "whatever a program wrote stays where dashboards do not read it"
+    assert "evidence" not in data, "a program's output is not stored where dashboards read"
     notifier = await one(engine, "SELECT count(*) AS n, min(body ->> 'reason') AS reason FROM notifications")
     assert (notifier.n, notifier.reason) == (2, end.reason)
 

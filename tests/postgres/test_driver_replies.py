@@ -1,4 +1,4 @@
-"""What a driver returns or raises that no driver may: the build fails by a name, and nothing unreadable is kept."""
+"""Invalid results and errors of a driver: the build fails with a typed error, and nothing unreadable is stored."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Unspeakable(Exception):
 
 @dataclasses.dataclass
 class Odd:
-    """A driver that saves, raises and returns so."""
+    """A driver with the given saved state, error and result."""
 
     reply: Any = None
     error: BaseException | None = None
@@ -98,7 +98,7 @@ async def test_a_failure_without_a_reason_is_reported_as_such(engine: AsyncEngin
 
 
 async def outcome(engine: AsyncEngine, driver: Odd, *, attempts: int) -> Any:
-    """How a creation by this driver ends, after so many attempts."""
+    """Return the outcome of a creation by this driver after *attempts* attempts."""
     [workspace_id] = await record_prebuilds(engine, await make_preset(engine), 1)
     build_id = build_id_of(workspace_id, 1)
     activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _: cast("Any", driver), "host")

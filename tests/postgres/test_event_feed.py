@@ -1,4 +1,4 @@
-"""The feed of events: each event comes exactly once, in the order of the numbers, whatever commits when."""
+"""The feed of events: each event comes exactly once, in the order of the numbers, whatever the order of commits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ async def test_an_event_that_commits_late_comes_in_its_place_and_none_twice(engi
         assert not coming.done()
         await later.rollback()
         part = await coming
-        assert [event.kind for event in part.events] == ["late", "early"], "a number that nobody commits holds up none"
+        assert [event.kind for event in part.events] == ["late", "early"], (
+            "a number that is never committed blocks none"
+        )
         await record(engine, "end")
         assert (await read(parts, "end"))[0] == ["end"]
     async with aclosing(EventFeed(engine).follow(first.cursor)) as again:  # another server, too
@@ -82,7 +84,7 @@ async def until_looked(feed: EventFeed, times: int) -> None:
 
 
 async def test_reconnecting_readers_see_every_event_of_many_writers(engine: AsyncEngine) -> None:
-    """Each reader breaks off after every part and goes on elsewhere."""
+    """Each reader disconnects after every part and continues at another server."""
     feeds = [EventFeed(engine), EventFeed(engine)]
 
     async def write(name: int) -> None:

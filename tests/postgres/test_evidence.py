@@ -1,4 +1,4 @@
-"""Evidence kept and cleared away by operators: what a pass, a claim or a restart does meanwhile always counts."""
+"""Evidence kept and removed by operators: a concurrent pass, claim or restart always takes effect."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_evidence_is_pruned_by_kind_and_nothing_else_is(
     assert [(data["failed"], data["stopped"]) for _, data in recorded] == [(True, False)] * 3 + [(False, True)]
     assert sum(len(data["workspaces"]) for _, data in recorded) == 6
     left = await one(engine, "SELECT array_agg(id) AS ids FROM workspaces WHERE claimable_preset_id IS NOT NULL")
-    assert set(left.ids) == set(ready) - set(taken), "what is ready stays"
+    assert set(left.ids) == set(ready) - set(taken), "a ready prebuild stays"
 
 
 async def test_pruning_lifts_no_hold_and_keeps_to_its_preset(engine: AsyncEngine) -> None:
@@ -166,7 +166,7 @@ async def test_a_restarted_prebuild_is_no_evidence_any_more(engine: AsyncEngine)
 
 
 async def until_waiting(engine: AsyncEngine, task: asyncio.Task[Any]) -> None:
-    """Until somebody waits for a row that another transaction holds."""
+    """Wait until a transaction waits for a row that another one holds."""
     async with asyncio.timeout(10):
         while not (await one(engine, "SELECT count(*) FROM pg_locks WHERE NOT granted")).count:
             assert not task.done(), "it waited for nobody"

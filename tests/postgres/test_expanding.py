@@ -47,7 +47,7 @@ ALICE = uuid4()
 
 @pytest.fixture
 async def engine(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A database as the release before has made it, with a pool, and alice, who may claim from it."""
+    """A database made by the previous release, with a pool, and alice, who may claim from it."""
     from alembic import command
 
     engine = create_engine(empty_database_url, connections=6, statement_timeout=None)
@@ -141,7 +141,7 @@ async def test_claims_of_both_releases_go_on_beside_the_steps(
 async def test_a_migration_that_waits_for_another_keeps_no_transaction_open(
     engine: AsyncEngine, empty_database_url: str
 ) -> None:
-    """An index of the other one may find the snapshot of a question, and then waits for its whole transaction."""
+    """The other migration's index may meet a query's snapshot and then waits for its whole transaction."""
     holder = await asyncpg.connect(dsn_of(empty_database_url))
     waits = asyncio.Event()
     async with holder.transaction():

@@ -1,4 +1,4 @@
-"""Explaining from what is recorded: the right presets, the right time, in order, and no more than can be read."""
+"""Explanations from recorded events: the right presets and times, in order, and bounded."""
 
 from __future__ import annotations
 

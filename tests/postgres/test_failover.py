@@ -1,6 +1,6 @@
-"""A promoted standby: one that was behind is noticed by whoever has seen what it lacks, one that was not by nobody.
+"""A promoted standby is noticed by a process that has seen data that it lacks, and only then.
 
-Claims go on at the other host of their URL, and nothing that somebody was told of is lost with a synchronous standby.
+Claims go on at the other host of their URL, and a synchronous standby loses no reported answer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def ask(server: EmbeddedPostgres, question: str) -> Any:
 
 
 async def what_is_found(server: EmbeddedPostgres, state_dir: Path) -> str | None:
-    """What a worker that goes on with *server* finds it to lack."""
+    """Return the loss that a worker finds when it continues with *server*."""
     engine = create_engine(server.url)
     await HostWitness(engine, state_dir, "h1").contact()
     found = (await read_control(engine)).restore_found

@@ -1,4 +1,4 @@
-"""What lists or cancels by a filter refuses one that names nobody and nothing, since a typo is not an empty list."""
+"""Commands with a filter refuse one that names an unknown object: a typo must not look like an empty list."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ EMPTY = [
 async def pools(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncEngine:
     """acme/python/small with two creations pending, acme/idle/small with nothing; bob, who has asked for nothing."""
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
-    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")  # away; else whoever serves the usual port would be asked
+    monkeypatch.setenv(
+        "TEMPORAL_ADDRESS", "127.0.0.1:1"
+    )  # unreachable; otherwise a server at the usual port would be asked
     await record_prebuilds(engine, await make_preset(engine), 2)
     await make_preset(engine, template="idle")
     return engine

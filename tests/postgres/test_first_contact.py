@@ -1,4 +1,4 @@
-"""Databases as people have them: hosted services' URLs, roles without rights, other encodings."""
+"""Databases in practice: hosted services' URLs, roles without rights, other encodings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def stranger(empty_database_url: str) -> AsyncIterator[Stranger]:
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command on a database, with no Temporal: its exit code, and what it prints."""
+    """Run a command on a database without Temporal; return its exit code and output."""
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 

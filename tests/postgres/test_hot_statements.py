@@ -1,6 +1,6 @@
-"""No statement reads what has ever been: each reads about as much as it returns, however large the tables are.
+"""No statement reads the whole history: each reads about as much as it returns, however large the tables are.
 
-It is tried on a small copy of what `make rows` tries with a million workspaces.
+The data is a small copy of that of `make rows`, which has a million workspaces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every endpoint against every scope: who may not is refused, nothing is changed, and an event says so."""
+"""Every endpoint against every scope: a refused request changes nothing and is recorded as an event."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What an endpoint asks the policy, and a request of it about bob's workspace in the organization acme."""
+    """The action that an endpoint checks, and a request of it about bob's workspace in the organization acme."""
 
     path: str
     action: Action | None
@@ -152,7 +152,7 @@ def letter_of(right: Right) -> str:
 
 
 def allowed(action: Action | None, scope: Scope) -> bool:
-    """Whether a token of alice's with this scope may do the action to what is bob's, in acme."""
+    """Return whether alice's token with this scope may do the action to bob's workspace in acme."""
     if action is None:
         return True
     if action in EVERYWHERE:
@@ -161,8 +161,11 @@ def allowed(action: Action | None, scope: Scope) -> bool:
 
 
 def refusal_of(endpoint: Endpoint, scope: Scope | None) -> int:
-    """The status of a refusal; None: of a token that is not good. Who may not see a thing does not learn that it is
-    there; who may do nothing of the kind anywhere is told so before anything is looked up."""
+    """Return the status of a refusal; *scope* None stands for an invalid token.
+
+    A caller who may not see an object does not learn that it exists. A caller who may do nothing of the kind in any
+    organization gets 403 before anything is looked up.
+    """
     if scope is None:
         return 401
     if endpoint.action in {Action.SEE_CLAIM, Action.LEAVE_QUEUE}:
@@ -173,14 +176,14 @@ def refusal_of(endpoint: Endpoint, scope: Scope | None) -> int:
 
 
 def answered(endpoint: Endpoint, scope: Scope) -> bool:
-    """The same, or it lists something of alice's or of another organization."""
+    """Return whether the scope allows the request, or it lists objects of alice's or of another organization."""
     if not endpoint.lists or endpoint.action is None:
         return allowed(endpoint.action, scope)
     return letter_of(scope.right) in IN_AN_ORGANIZATION[endpoint.action][0]
 
 
 def test_the_table_has_every_endpoint() -> None:
-    """A new route needs an entry, that is, somebody who thinks of who may use it."""
+    """A new route needs an entry, so that its author decides who may use it."""
     server: Any = type("Nothing", (), {})()
     from prebuilds.http.app import create_app
     from prebuilds.http.page import forms, routes
@@ -230,7 +233,7 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
                     answer = await send(server, token, name)
                     assert answer.status_code == refusal_of(endpoint, scope), (name, scope, answer.text)
                     # The test below compares the others with answers about what is not there.
-                    assert "dev" not in answer.text or answer.status_code == 404, "nobody learns what is there"
+                    assert "dev" not in answer.text or answer.status_code == 404, "no caller learns which objects exist"
 
         async with asyncio.TaskGroup() as together:
             for scope, token in made.items():
@@ -240,7 +243,7 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
         await gate.drain()
         after = await rows_of(engine)
         changed = {table for table in before if before[table] != after[table]}
-        assert changed <= {"events", "tokens"}, "who is refused changes nothing; a token's last use is noted"
+        assert changed <= {"events", "tokens"}, "a refused caller changes nothing; a token's last use is noted"
         expected = {
             scope: {e.action.word for e in ENDPOINTS.values() if e.action is not None and not answered(e, scope)}
             for scope in scopes

@@ -1,4 +1,4 @@
-"""What a server bears from callers that send too much, too slowly, or nothing at all: on real sockets."""
+"""The server withstands callers that send too much, too slowly, or nothing at all, on real sockets."""
 
 from __future__ import annotations
 

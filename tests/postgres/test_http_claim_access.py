@@ -1,4 +1,4 @@
-"""Whose claims over HTTP are: who may claim, who sees and ends which claim, and what a used id tells."""
+"""Access to claims over HTTP: the rights to claim, to see and to end a claim, and the answers to a used id."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_a_claim_leaves_the_queue_also_when_its_workflow_is_gone(
     await desk.wait("c1", name="dev")
     await do(engine, "UPDATE claim_queue SET workflow_id = 'c1'")  # as a service names the workflows that it starts
     other = await server.put("c1", on_empty="wait", owner="bob")
-    assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused"), "what waits counts, too"
+    assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused"), "waiting claims count, too"
     workflow_ids = []
 
     async def is_gone(claim_id: str, workflow_id: str) -> bool:
@@ -128,7 +128,7 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
             ("reader", "c0", {}, 403),
         ):
             assert await status(token, claim_id, **changes) == expected, (token, changes)
-        assert (await one(engine, "SELECT count(*) FROM claims")).count == 0, "who is refused changes nothing"
+        assert (await one(engine, "SELECT count(*) FROM claims")).count == 0, "a refused caller changes nothing"
         assert await status("alice", "a") == 201
         assert await status("acme", "b", owner="bob", preset=str(preset.id)) == 201
         seen = {token: [await status(token, c, "GET") for c in ("a", "b")] for token in ("alice", "acme", "reader")}
@@ -136,7 +136,7 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
         refused = await server.http.get("/v1/claims/b", headers={"Authorization": "Bearer alice"})
         unknown = await server.http.get("/v1/claims/b0", headers={"Authorization": "Bearer alice"})
         assert refused.text == unknown.text.replace("b0", "b"), "as if there were none"
-        assert await status("reader", "b", "DELETE") == 403, "who may see it learns what is missing"
+        assert await status("reader", "b", "DELETE") == 403, "a caller who may see it learns the missing scope"
         assert refused.headers["ratelimit-policy"].startswith('"requests"')
         assert (await server.http.get("/v1/nowhere", headers={"Authorization": ""})).status_code == 404
 
@@ -178,7 +178,7 @@ async def test_events_of_a_claim_say_which_token_asked(engine: AsyncEngine, data
     gate.actors["portal"] = replace(gate.actors["portal"], name="token/portal", user=None)
     async with serving(engine, database_url, gate) as server:
         claimed = await server.put("c1", {"Authorization": "Bearer bob"})
-        assert claimed.json()["initiator"] == "bob", "who asks for somebody else is the initiator"
+        assert claimed.json()["initiator"] == "bob", "a caller who claims for another person is the initiator"
         await server.put("c2", {"Authorization": "Bearer bob"}, owner="bob")
         headers = {"Authorization": "Bearer portal"}
         await server.put("c2", headers, owner="bob", name="d2")

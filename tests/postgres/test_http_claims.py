@@ -337,4 +337,4 @@ async def test_a_limit_is_a_conflict_or_says_when_to_come_back(engine: AsyncEngi
     busy = await server.put("c3", name="three")
     assert (busy.status_code, busy.json()["details"]["limit"]) == (429, "claims_per_minute")
     assert 1 <= int(busy.headers["retry-after"]) <= 60
-    assert (await server.put("c1", name="one")).status_code == 200, "what is won is answered again"
+    assert (await server.put("c1", name="one")).status_code == 200, "a won claim is answered again"

@@ -38,7 +38,7 @@ async def test_a_preset_says_what_a_claim_can_expect(engine: AsyncEngine, server
     )
     assert await expected() == (1, 0, 0.0)
     assert (await server.put("c1")).status_code == 201
-    assert await expected() == (0, 0, 40.0), "what is missing is created at once, and took 40 s before"
+    assert await expected() == (0, 0, 40.0), "a missing prebuild is created at once; an earlier one took 40 s"
     [coming] = await begin_prebuilds(engine, preset, 1)
     await do(engine, "UPDATE workspaces SET created_at = now() - interval '10 s' WHERE id = :id", id=coming)
     found = await expected()

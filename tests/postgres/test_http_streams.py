@@ -1,4 +1,4 @@
-"""Streams over HTTP: a log is read on where it broke off, and each stream ends when it has to."""
+"""Streams over HTTP: a log continues where it broke off, and each stream ends in time."""
 
 from __future__ import annotations
 

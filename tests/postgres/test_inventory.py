@@ -1,4 +1,4 @@
-"""What exists against what is recorded, with real processes: orphans go, prebuilds are replaced, owners are told."""
+"""Real processes against the records: orphans are removed, prebuilds replaced, owners warned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which places are asked what exists there, how often, and what of one that is asked no more is forgotten."""
+"""The places that an inventory asks, how often it asks, and the sightings it forgets of former places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A driver that any host can serve: its orphans go a few at a time, and only what it says is gone has vanished."""
+"""A driver that any host can serve: a few orphans are removed at a time, and only it decides what has vanished."""
 
 from __future__ import annotations
 

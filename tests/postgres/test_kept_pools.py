@@ -73,7 +73,7 @@ async def version_of(engine: AsyncEngine, preset: MadePreset) -> int:
 
 
 async def due(engine: AsyncEngine, preset: MadePreset) -> tuple[int, int, int]:
-    """How many prebuilds a pass would create, delete and cancel now."""
+    """Return the numbers of prebuilds that a pass would create, delete and cancel now."""
     plan = plan_preset(await snapshot_of(engine, preset), await next_pass_number(engine))
     return len(plan.create), len(plan.delete), len(plan.cancel)
 
@@ -104,7 +104,7 @@ async def test_another_preset_changes_and_the_pool_stays(
     assert workspace_ids([by_id, by_path]) == ready
     await desk.wait("c1", name="waits", wait_timeout_seconds=60)
     await finish(engine, being_made)
-    assert got(await desk.look("c1")) == being_made, "a build of the version before serves who waits now"
+    assert got(await desk.look("c1")) == being_made, "a build of the previous version serves the current waiters"
     assert await due(engine, now) == (3, 0, 0)
     assert (await one(engine, "SELECT status FROM workspace_builds WHERE workspace_id = :id", id=pending))[
         0
@@ -151,7 +151,7 @@ async def test_presets_of_different_earlier_versions_come_back_together(engine: 
 
     back = await applied(engine, tiny, HUGE, LARGE | {"name": "third"})
     assert (back.id, await version_of(engine, back)) == (small.id, 4)
-    assert state_of(await snapshot_of(engine, small)).held is None, "what comes back is tried afresh"
+    assert state_of(await snapshot_of(engine, small)).held is None, "a restored preset is tried afresh"
     again = await applied(engine, SMALL, LARGE)
     assert (again.id, await version_of(engine, again)) == (first["small"].id, 1)
     large = await find_preset(engine, preset="large")
@@ -221,7 +221,7 @@ async def test_after_a_restore_a_kept_pool_is_doubted_like_any_other(engine: Asy
     assert {p.workspace_id: p.decision for p in done.report.prebuilds} == dict.fromkeys(ready, "replaced")
     assert (await claim(store, BY_PATH)).result is None
     assert await due(engine, small) == (3, 2, 0)
-    assert (await applied(engine, SMALL, HUGE)).id == small.id, "what was applied after the backup is applied again"
+    assert (await applied(engine, SMALL, HUGE)).id == small.id, "a file applied after the backup is applied again"
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ async def test_statements_are_as_many_for_many_presets_as_for_few(engine: AsyncE
 async def held_before_commit(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, *presets: dict[str, Any]
 ) -> AsyncIterator[None]:
-    """Inside the block an `apply` has written all that it writes, and has not committed."""
+    """Inside the block an `apply` has written all its rows and has not committed."""
     written, commit = asyncio.Event(), asyncio.Event()
 
     async def then_wait(*args: Any) -> bool:

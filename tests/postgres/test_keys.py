@@ -1,4 +1,4 @@
-"""Keys: rotated beside whoever changes the same rows, also twice at once; and what each is needed for."""
+"""Keys: rotation during concurrent changes of the same rows, also twice at once; and the use of each key."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ READ = "SELECT provisioner_state AS s FROM workspace_builds WHERE id = :id"
 
 
 async def unname(engine: AsyncEngine, workspace_id: UUID) -> None:
-    """Leave a state as the release before this one has saved it: without the id of its key."""
+    """Leave a state as the previous release saved it: without the id of its key."""
     statement = "UPDATE workspace_builds SET provisioner_state = provisioner_state - 'key' WHERE id = :id"
     await do(engine, statement, id=build_id_of(workspace_id, 1))
 

@@ -1,6 +1,6 @@
-"""Attempts that come late: a run that was answered takes nothing any more, nor does one that a later run has followed.
+"""Attempts that come late: a run that was answered or followed by a later run takes nothing any more.
 
-Each test interleaves by hand what two workers do for one claim, when the first was frozen before its statement.
+Each test interleaves the steps of two workers for one claim, when the first was frozen before its statement.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.rows import do, events, one
 
 
 async def given(engine: AsyncEngine) -> int:
-    """How many workspaces people have."""
+    """Return the number of claimed workspaces."""
     row = await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL AND deleted_at IS NULL")
     return int(row.count)
 
@@ -50,7 +50,7 @@ def ending(after: timedelta) -> ClaimRun:
 async def test_an_attempt_that_reaches_the_database_after_its_end_takes_nothing(
     engine: AsyncEngine, desk: Desk, on_empty: str, ready: int
 ) -> None:
-    """The server was frozen while the statement stood in its socket, and its caller was told so."""
+    """The server was frozen while the statement was in its socket, and its caller has the error."""
     await make_ready(engine, await make_preset(engine), ready)
     with pytest.raises(StoreUnavailable, match="too late"):
         await desk.ask("c1", run=ending(timedelta(milliseconds=-1)), on_empty=on_empty)
@@ -166,7 +166,7 @@ async def test_a_win_answers_every_run_of_the_claim(engine: AsyncEngine, desk: D
     claimed = await desk.ask("c1", name="dev")
     assert await desk.ask("c1", run=first, name="dev") == claimed
     assert await desk.ask("c1", name="dev") == claimed
-    assert await desk.leave("c1", "canceled") == ClaimPlace(result=claimed), "also of one that was cancelled"
+    assert await desk.leave("c1", "canceled") == ClaimPlace(result=claimed), "the same for a cancelled run"
 
 
 async def test_a_refusal_is_final_for_its_run(engine: AsyncEngine, desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Operators' requests whose attempts come late: each takes effect once, and never after it was answered otherwise."""
+"""Operators' requests whose attempts come late: each takes effect once, and never after a different answer."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_a_request_that_was_cancelled_changes_nothing_later(
         await ask(PAUSE, run)
     assert not (await read_control(engine)).paused
     paused = await ask(PAUSE, done)
-    assert await activities.end_request(done) == paused, "what was done counts"
+    assert await activities.end_request(done) == paused, "the effect counts"
 
 
 async def test_the_outcome_of_a_dead_attempt_is_reported_as_unknown(
@@ -123,7 +123,7 @@ async def test_the_outcome_of_a_dead_attempt_is_reported_as_unknown(
 
 
 async def test_a_request_of_two_steps_whose_worker_was_frozen_between_them_goes_no_further(engine: AsyncEngine) -> None:
-    """Somebody was told how it ended, and has done the opposite since."""
+    """A caller has its outcome, and has since done the opposite."""
     await make_preset(engine)
     run = new_request()
     frozen = fenced(engine, RequestFence(run.id, run.expires_at))
@@ -179,7 +179,7 @@ async def test_a_late_start_does_not_undo_the_stop_after_it(engine: AsyncEngine,
 
 
 async def test_a_late_note_of_a_stop_is_of_its_own_loop(engine: AsyncEngine) -> None:
-    """The loop's own, by an attempt of a control worker that froze, after the loop was started again."""
+    """The loop's own stop, recorded by a frozen control worker after the loop was started again."""
     await record_start(engine, None)
     first = (await read_control(engine)).loop_number
     await record_start(engine, None)

@@ -1,6 +1,6 @@
 """Late attempts of claims that wait, that go on to create, and that ask for many workspaces.
 
-Each test interleaves by hand what two workers do for one claim, when the first was frozen before its statement.
+Each test interleaves the steps of two workers for one claim, when the first was frozen before its statement.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Late = Callable[[Desk, ClaimRun], Awaitable[Any]]
 
 
 async def given(engine: AsyncEngine) -> int:
-    """How many workspaces people have."""
+    """Return the number of claimed workspaces."""
     row = await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL AND deleted_at IS NULL")
     return int(row.count)
 
@@ -63,7 +63,7 @@ async def test_a_late_attempt_does_not_serve_a_departed_waiter(
 
 
 async def test_a_claim_cancelled_before_any_attempt_takes_nothing(engine: AsyncEngine, desk: Desk) -> None:
-    """A worker took the task up and was frozen; the next one hears of the cancellation first."""
+    """A worker took the task and was frozen; the next one receives the cancellation first."""
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)
     run = new_run()
@@ -101,7 +101,7 @@ async def test_leaving_and_an_attempt_under_way_agree_on_one_answer(
     finally:
         await other.close()
     if asked_before:
-        assert await leaving == ClaimPlace(result=await claiming), "what is won counts"
+        assert await leaving == ClaimPlace(result=await claiming), "a win counts"
     else:
         with pytest.raises(RequestCanceled):
             await claiming
@@ -133,7 +133,7 @@ async def test_a_waiter_goes_on_despite_other_requests_under_its_id(
         await desk.ask("c1", name="dev", **changes)
     late = desk.run_of("c1")
     assert await desk.leave("c1", "canceled", run=new_run(), name="other") == ClaimPlace()
-    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 1, "nobody but its own workflow leaves"
+    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 1, "only its own workflow leaves the queue"
     assert await desk.leave("c1", "canceled", run=waiting, name="dev", on_empty="wait") == ClaimPlace()
     assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
     assert (await one(engine, "SELECT answer ->> 'error' AS error FROM claims")).error == "RequestCanceled"

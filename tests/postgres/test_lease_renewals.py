@@ -1,4 +1,4 @@
-"""Leases that are renewed, and what other acts do to them, on a real server."""
+"""Leases under renewals and other actions, on a real server."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ async def test_a_quarantined_workspace_stays(engine: AsyncEngine, store: ClaimSt
 
 
 async def test_a_restore_suspends_leases_until_their_callers_renew_them(engine: AsyncEngine, store: ClaimStore) -> None:
-    """The database may have lost renewals, and that somebody has ended a lease or taken the workspace over."""
+    """The database may have lost renewals, ended leases and transfers."""
     dev = await claimed(engine, store, **LEASED)
     await sweep_until_announced(engine)
     await let_pass(engine, TEN / 4)

@@ -1,4 +1,4 @@
-"""Leases on a real server: how they begin, and what becomes of one that nobody renews."""
+"""Leases on a real server: their beginning, and the end of one that is not renewed."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ async def test_the_answer_has_the_lease_for_good(engine: AsyncEngine, store: Cla
         request = {"preset": "acme/python/small", "owner": "alice", "name": "dev", "lease_seconds": other}
         assert hash_request(ClaimRequest.model_validate(request)) != hash_request(
             ClaimRequest.model_validate(request | LEASED)
-        ), "it is a part of what the claim id stands for"
+        ), "the lease is part of the claim's request"
 
 
 async def test_a_traced_claim_is_leased_and_keeps_its_trace(engine: AsyncEngine, store: ClaimStore) -> None:

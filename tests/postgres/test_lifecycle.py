@@ -1,4 +1,4 @@
-"""A claimed workspace, because somebody asks: start, stop, retry, set; twice, too late, and of what is nobody's."""
+"""Requests for a claimed workspace: start, stop, retry, set; repeated, too late, and for an unclaimed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of presets and organizations hold behind the locks, whoever writes at the same time."""
+"""Limits of presets and organizations hold under the locks, also with concurrent writers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def make_pools(engine: AsyncEngine, *instances: int, **limits: int) -> lis
 async def test_presets_of_one_organization_never_exceed_its_pool_members_together(engine: AsyncEngine) -> None:
     pools = await make_pools(engine, 9, 9, 3, pool_members=7)
     for _ in range(3):
-        plans = [await plan(engine, pool) for pool in pools]  # each from before the others have created anything
+        plans = [await plan(engine, pool) for pool in pools]  # each planned before the others have created anything
         await asyncio.gather(*(carry_out(engine, one) for one in plans for _ in range(2)))
         assert (await one(engine, MEMBERS)).count == 7
     found = [len((await snapshot_of(engine, pool)).prebuilds) for pool in pools]

@@ -1,4 +1,4 @@
-"""What a lint reads, and what its activity makes of a driver's answers; nothing of it is written."""
+"""A lint's reads, and its activity's results for a driver's answers; it writes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VM = Replacement(resource="vm.main", paths=["owner"])
 
 
 class Planning:
-    """A driver that only plans: what it was asked, what it says, and what happens meanwhile."""
+    """A driver that only plans: it records requests, gives its answer, and runs a concurrent action."""
 
     def __init__(self, answer: list[Replacement] | Exception) -> None:
         self.answer = answer

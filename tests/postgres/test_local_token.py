@@ -1,4 +1,4 @@
-"""The embedded stack's own token: kept while it is good, made anew when not, and presented to nobody else."""
+"""The embedded stack's own token: kept while valid, renewed otherwise, and sent to no other server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prebuilds logs`: one build's, or a workspace's latest or all, told at once or followed to the end."""
+"""`prebuilds logs`: one build's log, or a workspace's latest or all, printed at once or followed to the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Logs: TypeAlias = Callable[..., Awaitable[tuple[int, str]]]
 
 @pytest.fixture
 def logs(database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logs:
-    """Run `prebuilds logs`: its exit code, and what it prints."""
+    """Run `prebuilds logs`; return its exit code and output."""
     from prebuilds.cli import run as run_cli
 
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)

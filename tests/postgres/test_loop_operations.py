@@ -1,4 +1,4 @@
-"""Pause and resume, as every caller has them: one shape, and done although Temporal cannot be asked."""
+"""Pause and resume for every caller: one result type, and effective although Temporal is unreachable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPS = Actor("ops")
 
 
 class Refuses:
-    """A Temporal that refuses every call, as one that has come up as another deployment's does."""
+    """A Temporal that refuses every call, like one that belongs to another deployment."""
 
     def __init__(self, fault: Exception) -> None:
         self._fault = fault

@@ -1,4 +1,4 @@
-"""A database that was restored to before a claim: nobody gets, and nothing removes, what a person was given."""
+"""A database restored to before a claim: the claimed workspace is neither given to another person nor removed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def restore(
 ) -> AsyncIterator[Restore]:
     """A dump is taken while the prebuild is ready; then alice claims it. Restoring gives the dump's database."""
     dump, restored = f"dump_{uuid4().hex[:12]}", list[AsyncEngine]()
-    await engine.dispose()  # who is connected keeps it from being copied
+    await engine.dispose()  # open connections prevent copying the database
     await create_database(postgres_server, dump, template=str(make_url(database_url).database))
     await claim_by("alice", "alices", database_url, preset)
     await host.build(prebuild)
@@ -182,7 +182,7 @@ async def test_an_owner_can_release_a_marked_workspace(
 async def test_leftovers_of_a_released_workspace_are_removed(
     engine: AsyncEngine, restore: Restore, host: Host, prebuild: UUID
 ) -> None:
-    """As on a host that was away. Its row still says whose it was."""
+    """The host was away. The row still names the owner."""
     await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE id = :id", id=prebuild)
     assert [row.action for _ in range(2) for row in await host.look()] == ["none", "removed"]
     assert await host.driver.inventory() == []

@@ -1,4 +1,4 @@
-"""Migrations end exactly at the tables of `prebuilds/store/tables/`, and may be run by anybody at any time."""
+"""Migrations end exactly at the tables of `prebuilds/store/tables/`, and can run at any time, also concurrently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims that miss a preset by one parameter alone are recorded, and told."""
+"""Claims that miss a preset by one parameter are recorded and reported."""
 
 from __future__ import annotations
 

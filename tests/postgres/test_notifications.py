@@ -1,4 +1,4 @@
-"""Notifications: recorded with the replacement, told at least once under one id, by one sender at a time."""
+"""Notifications: recorded with the replacement, sent at least once under one id, by one sender at a time."""
 
 from __future__ import annotations
 
@@ -260,4 +260,6 @@ async def test_a_notification_and_its_replacement_commit_together(engine: AsyncE
     await record_replacements(engine, workspace, build_id_of(workspace, 2), [other, VM])
     assert (await one(engine, count)).count == 4
     bodies = [n.body["replacements"] for n in await take_due(engine, ["log"])]
-    assert sorted(body[0]["resource"] for body in bodies) == ["net.one", "vm.main"], "only what is new is told"
+    assert sorted(body[0]["resource"] for body in bodies) == ["net.one", "vm.main"], (
+        "only new replacements are notified"
+    )

@@ -114,7 +114,7 @@ async def why_refused(engine: AsyncEngine, gate: Gate, token: str) -> str:
     with pytest.raises(Unauthenticated):
         await gate.authenticate(token)
     await gate.drain()
-    gate._refusals.clear()  # or the next reason would only be counted
+    gate._refusals.clear()  # otherwise the next reason would only be counted
     return str((await one(engine, LAST_REFUSAL)).why)
 
 
@@ -131,7 +131,9 @@ async def test_a_person_has_the_scopes_of_their_groups_and_their_own_name(
         "admin",
     }
     assert (await gate.authenticate(provider.token(sub="Alice"))).name == "alice", "as she is known here"
-    assert (await gate.authenticate(provider.token(sub="stranger"))).user == "stranger", "a claim says who is unknown"
+    assert (await gate.authenticate(provider.token(sub="stranger"))).user == "stranger", (
+        "a claim names the unknown user"
+    )
     assert provider.read == 1, "the keys are read once"
 
 

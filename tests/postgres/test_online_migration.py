@@ -1,4 +1,4 @@
-"""A migration beside those who use the database keeps nobody waiting, goes on after a kill, and shuts nobody out."""
+"""A migration during use of the database blocks nobody, resumes after a kill, and locks out no process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DONE = """
 
 @pytest.fixture
 async def older(empty_database_url: str) -> AsyncIterator[AsyncEngine]:
-    """A database that the release before has made."""
+    """A database made by the previous release."""
     engine = create_engine(empty_database_url, application="prebuilds-tests")
     async with engine.begin() as connection:
         await connection.run_sync(lambda plain: command.upgrade(config(plain), "0001"))
@@ -111,7 +111,7 @@ async def test_an_upgrade_of_the_release_before_keeps_no_reader_or_writer_of_any
     async with in_use(empty_database_url, f"LOCK {', '.join(tables)} IN ACCESS SHARE MODE"):
         migration = asyncio.create_task(migrate(older, finish=True, tell=progress.append))
         done, _ = await asyncio.wait({using, migration}, timeout=1)
-        assert not done, "a reader of every table keeps the first step that locks one from it, and nobody else"
+        assert not done, "a reader of every table blocks only the first step that locks one of them"
     await asyncio.wait_for(migration, 60)
     migrated.set()
     await asyncio.wait_for(using, 10)
@@ -157,7 +157,7 @@ async def test_a_migration_delays_nobody_by_100_ms(engine: AsyncEngine, database
 
 
 async def fill(engine: AsyncEngine, number: int = 250) -> None:
-    """So many workspaces: the backfill's first batch has a hundred."""
+    """Make workspaces for the backfill, whose first batch has a hundred."""
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
     await do(

@@ -1,4 +1,4 @@
-"""What operators do around pools, on a real server: twice is once, no claim is touched, and all of it is recorded."""
+"""Operators' actions on pools, on a real server: idempotent, without effect on claims, and all recorded."""
 
 from __future__ import annotations
 

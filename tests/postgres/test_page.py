@@ -125,7 +125,7 @@ async def test_an_organizations_token_sees_its_own_alone(engine: AsyncEngine, se
         "/acts/invalidate?target=globex/lab/secret",
         "/acts/pause",
     ):
-        hidden = str(foreign) in address  # who may not see it does not learn that it exists
+        hidden = str(foreign) in address  # a viewer who may not see it does not learn that it exists
         assert (await http.get(address)).status_code == (404 if hidden else 403), address
     for act, target, refused in (
         ("invalidate", "globex/lab/secret", 403),
@@ -196,7 +196,7 @@ async def test_another_sites_form_does_nothing(engine: AsyncEngine, server: Serv
             assert answer.status_code == 403
     assert (await one(engine, "SELECT paused FROM settings")).paused is False
     own = await http.post("/acts/pause", data={"cause": "x"}, headers={"Origin": "http://prebuilds"})
-    assert own.status_code == 303, "an older browser says where its form is from in this way alone"
+    assert own.status_code == 303, "an older browser states the origin of its form only in this header"
 
 
 async def test_a_link_signs_in_once(engine: AsyncEngine, server: Server, database_url: str) -> None:
@@ -217,7 +217,7 @@ async def test_a_link_signs_in_once(engine: AsyncEngine, server: Server, databas
     old = (await server.http.post("/sign-in/links", headers=bearer)).json()["path"]
     kept = (await one(engine, "SELECT string_agg(t::text, ' ') AS rows FROM sign_in_links t")).rows
     assert shared.partition("=")[2] not in kept
-    assert b"operator".hex() not in kept, "whoever reads the table learns no token"
+    assert b"operator".hex() not in kept, "a reader of the table learns no token"
     async with serving(engine, database_url, TOKENS) as other:
         assert (await other.http.get(shared)).status_code == 303, "every server of the deployment takes it"
     await do(engine, "UPDATE sign_in_links SET expires_at = now() - interval '1 s'")
@@ -225,7 +225,7 @@ async def test_a_link_signs_in_once(engine: AsyncEngine, server: Server, databas
 
 
 async def test_a_link_from_a_chat_finds_its_way(server: Server) -> None:
-    """The browser leaves the cookie out of what another site has begun; the page then asks once more by itself."""
+    """The browser omits the cookie from a request begun by another site; the page then repeats the request itself."""
     first = await server.http.get("/presets/acme/python/small", headers={"Sec-Fetch-Site": "cross-site"})
     assert 'http-equiv="refresh" content="0"' in first.text
     second = await server.http.get("/presets/acme/python/small", headers=OWN)

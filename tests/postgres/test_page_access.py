@@ -1,4 +1,4 @@
-"""Every address of the page against every scope: who may see it, and who may do it."""
+"""Every address of the page against every scope: the rights to see and to act."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIVE = "/live"
 
 
 def allowed(address: str, scope: Scope, workspace: str) -> bool:
-    """Whether alice's token with this scope may see or do what is bob's, in acme."""
+    """Return whether alice's token with this scope may see or change bob's objects in acme."""
     here = scope.organization in ("acme", None)
     seen = address.removeprefix(LIVE) or "/"
     if seen == "/":
@@ -80,7 +80,7 @@ async def test_every_address_against_every_scope(engine: AsyncEngine, database_u
                     assert "event: head" in await first_events(http, address, 2) or address == LIVE
                     continue
                 answer = await http.get(address)
-                # Who may not see a claim or a workspace does not learn that there is one.
+                # A viewer who may not see a claim or a workspace does not learn that it exists.
                 hidden = workspace in address and not allowed("/workspaces/", scope, workspace)
                 refused = 404 if hidden or "/claims/" in address else 403
                 assert answer.status_code in ((200, 303) if may else (refused,)), (address, str(scope), answer.text)

@@ -1,4 +1,4 @@
-"""What the page shows of pools, claims, workspaces, leases, drills and rollouts, without scripts."""
+"""The page's contents about pools, claims, workspaces, leases, drills and rollouts, without scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists in parts, and bulk actions on all that match however many those are."""
+"""Lists in parts, and bulk actions on any number of matches."""
 
 from __future__ import annotations
 

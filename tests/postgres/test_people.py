@@ -1,4 +1,4 @@
-"""Members and users come and go: who may claim, what ends at once, and what is listed for a decision."""
+"""Changes of members and users: the right to claim, immediate effects, and the workspaces listed for a decision."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ async def test_an_authoritative_file_removes_members_not_in_it(engine: AsyncEngi
     small = {"name": "small", "instances": 1}
     await apply_file(engine, small, members=["alice", "bob"])
     file = template_file(small, members=["Bob", "carol"])
-    assert not (await apply(engine, file, actor="ci", dry_run=True)).updated, "what a file leaves out stays"
+    assert not (await apply(engine, file, actor="ci", dry_run=True)).updated, "members omitted from a file stay"
     exact = file.model_copy(
         update={"organizations": [file.organizations[0].model_copy(update={"members_exact": True})]}
     )
@@ -273,7 +273,9 @@ async def test_apply_begins_again_when_it_gives_way_to_a_claim(
     claiming = await asyncpg.connect(dsn_of(database_url))
     try:
         async with claiming.transaction():
-            await claiming.execute("SET LOCAL deadlock_timeout = '1min'")  # so that the other one gives way
+            await claiming.execute(
+                "SET LOCAL deadlock_timeout = '1min'"
+            )  # so that the other transaction is the one that is retried
             await claiming.execute("SELECT FROM workspaces FOR NO KEY UPDATE")
             applying = asyncio.create_task(apply(engine, exact, actor="tester"))
             await until_blocked(claiming)

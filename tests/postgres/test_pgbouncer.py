@@ -1,4 +1,4 @@
-"""A real PgBouncer between here and the server, in both of its modes that people use."""
+"""A real PgBouncer in front of the server, in both of its common modes."""
 
 from __future__ import annotations
 

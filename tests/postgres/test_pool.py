@@ -1,4 +1,4 @@
-"""Plans and builds against a real server: twice is once, late is nothing, and a claim is never deleted."""
+"""Plans and builds against a real server: they are idempotent, late ones do nothing, and no claim is deleted."""
 
 from __future__ import annotations
 

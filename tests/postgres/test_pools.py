@@ -1,4 +1,4 @@
-"""Pools as the page reads them, and that no reading grows with what has ever been."""
+"""Pools as the page reads them; no reading grows with the history."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_no_reading_grows_with_what_has_ever_been(engine: AsyncEngine, dat
     async with engine.connect() as connection:
         since = await connection.scalar(pools.NOW)
         first = await connection.scalar(pools.FIRST_EVENT, {"since": since})
-    assert first == OLDEST + 20_000, "the search skips what is older"
+    assert first == OLDEST + 20_000, "the search skips older rows"
     presets = {"presets": [preset.id]}
     plans = {
         "first": await plan_of(engine, pools.FIRST_EVENT, since=since),

@@ -1,4 +1,4 @@
-"""What a probe's answer does to an idle prebuild, and what it does when there is none."""
+"""The effect of a probe's answer on an idle prebuild, and of a missing answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.postgres.pool_steps import Workflows, make_ready
 
 
 class Probed:
-    """A driver, as far as it is probed."""
+    """A driver with only the probe."""
 
     def __init__(self, answer: bool | Exception | None) -> None:
         self.answer = answer

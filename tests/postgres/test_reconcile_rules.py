@@ -142,7 +142,7 @@ async def test_an_impossible_input_is_one_try(engine: AsyncEngine) -> None:
         engine,
         "SELECT count(*) FILTER (WHERE status = 'canceled') AS canceled, count(*) AS builds FROM workspace_builds",
     )
-    assert (rows.canceled, rows.builds) == (2, 4), "what nobody had begun is not tried"
+    assert (rows.canceled, rows.builds) == (2, 4), "a creation that has not begun is not tried"
     for later in (SOON, timedelta(hours=2)):
         await age(engine, later)
         held = state_of(await snapshot_of(engine, preset, Rules(failure_hard_limit=0))).held
@@ -258,7 +258,7 @@ async def test_a_recreated_version_ends_the_old_ones_pool_and_no_other(engine: A
     )
     assert (row.status, row.deleted_at) == ("canceled", row.completed_at), "row and build end together"
     await end_build(engine, build_id_of(begun, 1), BuildStatus.SUCCEEDED)
-    assert await reconcile(engine, old) == ([], [begun]), "what had begun is deleted once it runs"
+    assert await reconcile(engine, old) == ([], [begun]), "a begun creation is deleted once it runs"
     assert len((await reconcile(engine, new))[0]) == 3
 
 

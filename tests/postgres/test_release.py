@@ -59,7 +59,7 @@ def dispatcher(engine: AsyncEngine, workflows: Workflows) -> Dispatcher:
 
 
 async def release(engine: AsyncEngine, workspace_id: UUID) -> tuple[UUID, list[UUID]]:
-    """The deletion, and what has to make way for it."""
+    """Release the workspace; return the deletion and the builds cancelled for it."""
     released, recorded = await release_workspace(engine, str(workspace_id), "ops")
     assert released == workspace_id
     return recorded.id, recorded.canceled
@@ -70,7 +70,7 @@ async def status_of(engine: AsyncEngine, build_id: UUID) -> str:
 
 
 async def make_due(engine: AsyncEngine) -> None:
-    """The relay's time comes for what is due within the second after it was recorded."""
+    """Move the builds' dispatch a second ahead, so that the relay takes them now."""
     await do(engine, "UPDATE workspace_builds SET next_dispatch_at = next_dispatch_at - interval '1 second'")
 
 
@@ -91,7 +91,7 @@ async def test_a_start_that_runs_is_cancelled_and_the_deletion_follows_its_end(e
     await run(engine, workspace_id)
     assert (await row_of(engine, workspace_id)).deleted_at is not None
     plan = plan_preset(await snapshot_of(engine, preset), 1)
-    assert len(plan.create) == 1, "what was called off has not failed, and holds no creation"
+    assert len(plan.create) == 1, "a cancelled build has not failed, and holds no creation"
 
 
 async def test_a_start_that_nobody_has_begun_ends_at_once(engine: AsyncEngine) -> None:
@@ -152,7 +152,7 @@ async def test_a_release_meets_a_start_just_as_it_begins_or_ends(engine: AsyncEn
         answers = await asyncio.gather(*(requests if n % 2 else requests[::-1]))
         [(deletion, canceled)] = [a for a in answers if isinstance(a, tuple) and isinstance(a[1], list)]
         status = await status_of(engine, start)
-        assert status != "running", "a start that goes on untold is what a release must never leave"
+        assert status != "running", "a release must never leave a start that goes on without notice"
         assert (canceled == [start]) if opponent == "begin" else (status == "succeeded")
         found[status] += 1
         if status == "canceling":

@@ -44,7 +44,7 @@ CLAIM = {"preset": "acme/python/small", "owner": "alice"}
 
 
 class Uvicorn(uvicorn.Server):
-    """Leaves the test's signals alone."""
+    """A server that does not change the test's signal handlers."""
 
     @contextmanager
     def capture_signals(self) -> Any:

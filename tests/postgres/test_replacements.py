@@ -1,4 +1,4 @@
-"""What a claim replaces: each is a line of its build's log, an event tells all, and a claim counts once."""
+"""A claim's replacements: each is a line of its build's log, one event lists all, and a claim counts once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VM = Replacement(resource="vm.main", paths=["image"])
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether the counter of replacements went up, for each build's end that was measured."""
+    """For each measured end of a build: whether the counter of replacements increased."""
     seen: list[bool] = []
 
     def record_build(*_: Any, replaced: bool, **__: Any) -> None:

@@ -67,9 +67,7 @@ async def test_a_host_keeps_what_proves_the_loss_until_it_is_answered(
     assert (tmp_path / "witness.json").read_text() == proof
     await restored(engine, "ops", dry_run=False)
     await witness.contact()
-    assert (await read_control(engine)).restore_found is None, (
-        "what is remembered from before the answer proves nothing"
-    )
+    assert (await read_control(engine)).restore_found is None, "evidence from before the answer proves nothing"
     assert (
         SeenEvent.model_validate_json((tmp_path / "witness.json").read_text()).epoch
         == (await read_identity(engine)).epoch
@@ -77,7 +75,7 @@ async def test_a_host_keeps_what_proves_the_loss_until_it_is_answered(
 
 
 async def test_a_report_that_comes_after_the_answer_is_answered(engine: AsyncEngine) -> None:
-    """As of a worker that was frozen between looking and reporting."""
+    """The worker was frozen between its check and its report."""
     before = (await read_identity(engine)).epoch
     await found_restored(engine)
     await restored(engine, "ops", dry_run=False)
@@ -105,7 +103,7 @@ async def test_nothing_is_given_out_before_an_operator_has_answered(engine: Asyn
         with pytest.raises(DatabaseRestored, match="prebuilds restored"):
             await claim(store, preset, claim_id="after", on_empty=on_empty)
     again = await claim(store, preset, claim_id="before", name="dev")
-    assert again.result == claimed.result, "what was answered stays answered"
+    assert again.result == claimed.result, "an answered restore stays answered"
 
 
 async def test_passes_write_nothing_and_pool_builds_are_not_begun(engine: AsyncEngine) -> None:
@@ -126,7 +124,7 @@ async def test_passes_write_nothing_and_pool_builds_are_not_begun(engine: AsyncE
 async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine, store: ClaimStore) -> None:
     marked = await make_preset(engine, template="marked", instances=1)
     unmarked = await make_preset(engine, template="unmarked", instances=1)
-    # As with a driver of others that keeps no mark; ours always do.
+    # A foreign driver may keep no mark; ours always do.
     await do(engine, "UPDATE template_versions SET hands_over = false WHERE id = :id", id=unmarked.version_id)
     [replaced], [kept] = await make_ready(engine, marked, 1), await make_ready(engine, unmarked, 1)
     [not_begun] = await record_prebuilds(engine, marked, 1)
@@ -149,7 +147,7 @@ async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine
     number = await next_pass_number(engine)
     assert plan_preset(await snapshot_of(engine, marked), number).delete == [replaced]
     plan = plan_preset(await snapshot_of(engine, unmarked), number)
-    assert (plan.delete, len(plan.create)) == ([], 1), "what is quarantined is neither removed nor counted"
+    assert (plan.delete, len(plan.create)) == ([], 1), "a quarantined workspace is neither removed nor counted"
     assert (await delete_prebuilds(engine, unmarked.id, number, [kept], RULES)).workspace_ids == []
     assert (await one(engine, "SELECT deleted_at FROM workspaces WHERE id = :id", id=not_begun)).deleted_at is not None
     shown = await show_workspace(engine, str(kept))

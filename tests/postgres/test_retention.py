@@ -1,4 +1,4 @@
-"""What is removed for its age and what stays, and that an answer outlasts what it was about."""
+"""Rows removed for their age, rows that stay, and answers that outlast their workspace."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_failures_within_a_long_lookback_stay(engine: AsyncEngine, monkeyp
 
 @pytest.mark.parametrize("mended", [False, True])
 async def test_the_newest_invalid_creation_and_the_newest_success_stay(engine: AsyncEngine, mended: bool) -> None:
-    """They say whether the input is impossible, however many creations have failed since."""
+    """These rows decide whether the input is impossible, however many creations have failed since."""
     preset = await make_preset(engine, instances=1)
     old = await fail(engine, preset, 1, "InvalidSource")
     if mended:

@@ -1,4 +1,4 @@
-"""What is removed for its age beside workspaces and builds: missed claims, events, versions, tokens, demand."""
+"""Other rows removed for their age: missed claims, events, versions, tokens, demand."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ async def test_events_go_in_their_order(engine: AsyncEngine) -> None:
             await record_event(connection, kind, "tester")
     await do(engine, "UPDATE events SET at = at - interval '91 days' WHERE kind LIKE 'old%'")
     assert await remove_old(engine, "events") == {"events": 1}
-    assert await count(engine, "events", "kind = 'old too'") == 1, "a cursor says of all before it that they are there"
+    assert await count(engine, "events", "kind = 'old too'") == 1, "a cursor implies that all events before it exist"
 
 
 async def test_events_stay_as_long_as_the_first_release_keeps_them(engine: AsyncEngine) -> None:
-    """Until `prebuilds migrate --finish`, its workers may run: they would say that the database was restored."""
+    """Until `prebuilds migrate --finish`, its workers may run: they would report a restored database."""
     for kind in ("very old", "old", "newest"):
         async with engine.begin() as connection:
             await record_event(connection, kind, "tester")

@@ -1,4 +1,4 @@
-"""Roles of least privilege: each can do its work, and cannot change the schema or read what is secret."""
+"""Roles of least privilege: each can do its work, and cannot change the schema or read secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rollout of a pool with a standby: what is paused goes last, serves when nothing else does, and is refilled."""
+"""A rollout with a standby: paused prebuilds are replaced last, serve when no ready one does, and are refilled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def version(engine: AsyncEngine, number: int, instances: int = 2, standby:
 
 
 async def idle(engine: AsyncEngine) -> dict[str, int]:
-    """How many are paused, by version."""
+    """Return the numbers of paused prebuilds by version."""
     return dict((await one(engine, PAUSED)).found)
 
 
@@ -65,7 +65,7 @@ async def test_paused_ones_are_replaced_last_and_serve_until_then(engine: AsyncE
         ("paused", 1),
     ], "an older version serves with what it has"
     by_id = (await claim(store, new)).result
-    assert by_id is None, "who names a preset's id gets nothing else"
+    assert by_id is None, "a claim by a preset's id gets nothing else"
     seen = []
     for _ in range(20):
         worked = await run_pass(engine)

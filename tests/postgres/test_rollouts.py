@@ -80,7 +80,7 @@ async def test_a_bad_version_leaves_the_pool_standing_and_says_why(engine: Async
         assert (await claim(store, BY_PATH)).preset_id == old.id
     assert await members(engine) == {}
     await roll(engine, bad_version=2)
-    assert await members(engine) == {1: (3, 0)}, "what claims take is made anew from the version before"
+    assert await members(engine) == {1: (3, 0)}, "claimed prebuilds are replaced from the previous version"
 
     again = await version(engine, 1, 3)
     assert again.id == old.id
@@ -206,7 +206,7 @@ async def test_an_older_version_serves_claims_by_name_until_the_new_one_is_ready
     for target, changes in ((str(old.id), {}), (str(new.id), {}), ("acme/python/small", {"parameters": {"n": "2"}})):
         refused = await outcome(desk.ask("by-id", preset=target, **changes))
         kind = TemplateUnavailable if target == str(old.id) else NoClaimablePrebuiltWorkspaces
-        assert isinstance(refused, kind), "who names an id, or values, gets nothing else"
+        assert isinstance(refused, kind), "a claim by id or with values gets nothing else"
     batch = await desk.ask_all("b", ["x", "y"])
     assert [c.version for c in batch.claims] == [1, 1]
     assert isinstance(await outcome(desk.ask("c3")), NoClaimablePrebuiltWorkspaces)

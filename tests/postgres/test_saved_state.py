@@ -1,4 +1,4 @@
-"""What a driver is given and saves: by the latest attempt of the latest build, and by nobody else."""
+"""A driver's saved state: only the latest attempt of the latest build reads and writes it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIRST, SECOND = 1, 2
 
 
 async def given(engine: AsyncEngine, workspace_id: UUID, number: int) -> dict[str, Any] | None:
-    """The state that the next attempt of this build gets."""
+    """Return the state that the next attempt of this build gets."""
     _, wanted = await begin_build(engine, build_id_of(workspace_id, number))
     assert wanted is not None
     return wanted.state
@@ -112,7 +112,7 @@ class Overtaken:
 
 
 class Refusing:
-    """A driver that finds what it is to make to be somebody else's."""
+    """A driver that refuses to provision because the object belongs to another owner."""
 
     locality = Locality.SHARED
 
@@ -124,7 +124,7 @@ class Refusing:
 
 
 def marked_since(engine_epoch: UUID) -> OwnedByAnother:
-    """What a frozen start meets when its workspace was claimed after a later attempt had ended the build."""
+    """The workspace of a frozen start was claimed after a later attempt had ended the build."""
     return OwnedByAnother("given to alice", {"what": "container x", "owner": "alice", "epoch": str(engine_epoch)})
 
 
@@ -197,7 +197,7 @@ async def test_a_prebuilds_driver_gets_the_claim_parameter_names(engine: AsyncEn
 
 
 async def test_a_deletion_leaves_the_latest_state_alone(engine: AsyncEngine) -> None:
-    """Earlier ones may hold secrets; the latest is what an orphan would be removed by."""
+    """Earlier states may hold secrets; the latest one is needed to remove an orphan."""
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     await save_state(engine, build_id_of(workspace_id, 1), {"token": "hunter2"}, FIRST)
     await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.SUCCEEDED)

@@ -1,4 +1,4 @@
-"""Claims that share a statement: each is decided as it would be alone, whatever is wrong with the others."""
+"""Claims that share a statement: each is decided as it would be alone, regardless of faults of the others."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.rows import do, one, rows_of
 ROUNDS = 8
 AT_ONCE = 20
 """So many claims at once are more than one statement, and more than may be under way."""
-# Whoever claims as `sleeper` does not get to the end.
+# A claim by `sleeper` does not finish.
 SLEEP = (
     "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$",
     "CREATE TRIGGER sleep BEFORE INSERT ON claims FOR EACH ROW WHEN (NEW.id = 'sleeper') EXECUTE FUNCTION sleep()",
@@ -51,7 +51,7 @@ async def other(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 def sent(preset: MadePreset, claim_id: str, name: str, **changes: Any) -> ClaimValues:
-    """What a claim by alice sends."""
+    """Return the request of a claim by alice."""
     run = new_run()
     values = ClaimValues(
         *(claim_id, b"hash", preset.id, None, None, None, "alice", "alice", name, None, None, None, None, "fail", True),
@@ -128,7 +128,7 @@ async def test_a_shared_statement_leaves_what_it_does_not_simply_win(
     await transaction.rollback()
     assert (await one(engine, "SELECT array_agg(id ORDER BY id) AS ids FROM claims")).ids == ["a", "before", "h"]
     rows = await one(engine, "SELECT count(*) AS n, count(claimable_preset_id) AS ready FROM workspaces")
-    assert tuple(rows) == (9, 6), "what was left has written nothing"
+    assert tuple(rows) == (9, 6), "a claim left out has written nothing"
 
 
 async def test_each_claim_keeps_its_own_trace(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -226,7 +226,7 @@ async def test_statements_that_wait_for_a_lock_keep_nobody_waiting(
 async def test_two_processes_with_the_same_names_never_wait_in_a_circle(
     engine: AsyncEngine, desk: Desk, database_url: str
 ) -> None:
-    """Each name and each prebuild goes to one of them, at once: PostgreSQL would break a circle a second later."""
+    """Each name and each prebuild goes to one of them, at once: PostgreSQL would end a deadlock a second later."""
     preset = await make_preset(engine, instances=0)
     async with await create_claim_pool(database_url, size=12) as pool:
         desks = (desk, Desk(engine, ClaimStore(pool, enabled=True)))

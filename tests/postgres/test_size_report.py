@@ -169,7 +169,7 @@ async def test_counts_of_both_tiers_stand_beside_the_rules(engine: AsyncEngine, 
     minute = timedelta(minutes=1)
     question = SizeQuestion(wait_p95=timedelta(seconds=5), last=3000 * minute, lead=minute)
     own = await sizes.size("acme/python/small", question)
-    assert {line.paused for line in own.lines} == {2}, "what the preset has paused is held under each rule"
+    assert {line.paused for line in own.lines} == {2}, "the preset's paused count is held under each rule"
     assert (own.promotion_seconds, own.paused_cost) == (60.0, 0.1), "as a creation, before one was measured"
     promotion = timedelta(seconds=2)
     report = await sizes.size("acme/python/small", replace(question, max_paused=8, promotion=promotion))
@@ -182,10 +182,10 @@ async def test_counts_of_both_tiers_stand_beside_the_rules(engine: AsyncEngine, 
     assert chosen.cost == pytest.approx((chosen.member_hours + 0.1 * chosen.paused_hours) / 2)
     assert report.suggestion.endswith(f", max_paused: 8, mode: suggest}}\nstandby: {{paused: {chosen.paused}}}")
     entry = PresetEntry.model_validate({"name": "small", "instances": 3, **yaml.safe_load(report.suggestion)})
-    assert entry.target is not None, "the file takes what is suggested"
+    assert entry.target is not None, "the file accepts the suggestion"
     await do(engine, "UPDATE presets SET target = :target", target=json.dumps(entry.target.stored()))
     followed = await sizes.size("acme/python/small", replace(question, promotion=promotion))
-    assert followed.lines[1] == chosen, "the preset's own target is replayed with what it may choose"
+    assert followed.lines[1] == chosen, "the preset's own target is replayed within its bounds"
     columns, rows = size_table(report)
     assert [row[columns.index("PAUSED")] for row in rows][:2] == [2, chosen.paused]
     with pytest.raises(InvalidInput, match="paused_cost"):

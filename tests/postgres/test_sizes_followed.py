@@ -1,4 +1,4 @@
-"""A real pool follows what the replay foresaw: `make following` lives through more of it."""
+"""A real pool behaves as the replay predicted; `make following` tests longer runs."""
 
 from __future__ import annotations
 

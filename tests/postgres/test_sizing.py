@@ -33,7 +33,7 @@ TARGET = {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_
 
 
 class Nudged(Dispatcher):
-    """Keeps which presets a pass was asked for."""
+    """Records the presets for which a pass was requested."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine, Client.__new__(Client))
@@ -44,7 +44,7 @@ class Nudged(Dispatcher):
 
 
 async def with_target(engine: AsyncEngine, lead: timedelta = timedelta(seconds=60), **changes: object) -> MadePreset:
-    """A preset with a target, whose creations took so long."""
+    """Make a preset with a target, whose creations took this long."""
     preset = await make_preset(engine)
     await set_target(engine, **changes)
     await make_ready(engine, preset, 1)
@@ -61,7 +61,7 @@ async def set_target(engine: AsyncEngine, **changes: object) -> None:
 
 
 async def add_burst(engine: AsyncEngine, ago: timedelta, claims: int) -> None:
-    """So many claims within ten seconds, some time ago."""
+    """Add this many claims within ten seconds, some time ago."""
     async with engine.begin() as connection:
         await connection.execute(
             text("""
@@ -301,7 +301,7 @@ def changed_to_suggest() -> dict[str, Any]:
 
 
 async def test_windows_get_a_head_start_from_the_lead_time(engine: AsyncEngine) -> None:
-    """Without a target, and as `explain` says of an earlier time, too."""
+    """This holds without a target, and in `explain` for an earlier time, too."""
     preset = await with_target(engine, lead=timedelta(seconds=130))
     await do(engine, "UPDATE presets SET target = NULL, timezone = 'UTC', ready_by = true")
     await do(engine, "INSERT INTO preset_schedules VALUES ((SELECT id FROM presets), 0, '* 8 * * *', 9)")
@@ -382,14 +382,14 @@ async def promote(engine: AsyncEngine, preset: MadePreset, took: timedelta) -> N
 
 
 async def desired_paused(engine: AsyncEngine, preset: MadePreset) -> tuple[int, int]:
-    """What the planner wants ready and paused."""
+    """Return the ready and paused counts that the planner wants."""
     async with snapshot_transaction(engine) as connection:
         state = state_of(await snapshot_preset(connection, preset.id, RULES))
     return state.desired, state.standby.desired
 
 
 async def test_a_pool_follows_the_counts_of_both_tiers_that_its_target_asks_for(engine: AsyncEngine) -> None:
-    """As the replay of `prebuilds size` has shown them; until a promotion was measured, as they are written."""
+    """The counts equal those of `prebuilds size`; until a promotion is measured, those of the file apply."""
     both = {"hit_rate": None, "wait_p95_seconds": 5.0, "min": 0, "max_paused": 8}
     preset = await with_target(engine, **both)
     await do(engine, "UPDATE presets SET standby_paused = 2")
@@ -407,7 +407,9 @@ async def test_a_pool_follows_the_counts_of_both_tiers_that_its_target_asks_for(
     operations = SizeOperations(Context(engine, Client.__new__(Client), NotedDispatcher(), Settings()))
     report = await operations.size("acme/python/small", SizeQuestion())
     chosen = report.lines[1]
-    assert (chosen.size_now, chosen.paused, report.promotion_seconds) == (0, 8, 2.0), "what is shown is what is done"
+    assert (chosen.size_now, chosen.paused, report.promotion_seconds) == (0, 8, 2.0), (
+        "the shown counts are the applied ones"
+    )
     explained = await explain_preset(engine, str(preset.id), RULES, None)
     assert (explained.desired, explained.paused, explained.paused_sized) == (0, 8, True)
     assert in_words(explained.events[-1]) == ("size for the target from 7 to 0, paused to 8: fixed 0, lead time 60 s")
@@ -450,7 +452,7 @@ async def test_paused_prebuilds_become_fewer_after_the_cool_down(engine: AsyncEn
     await next_minute(engine)
     await sizer.step()
     assert await desired_paused(engine, preset) == (0, 1)
-    # More are wanted again, then fewer: what was wanted within the cool-down is held.
+    # The size rises again, then falls: the maximum within the cool-down is held.
     await do(engine, "UPDATE preset_sizes SET paused_asked = jsonb_build_array(jsonb_build_array(now(), 5))")
     await next_minute(engine)
     await sizer.step()

@@ -121,7 +121,7 @@ async def test_a_failed_move_counts_as_failed(engine: AsyncEngine, store: ClaimS
     assert again.workspace_ids == [good]
     await end_move(engine, again.build_ids[0], BuildStatus.FAILED)
     assert await counts_of(engine, preset) == {"moves_failed": 2, "resumes_failed": 1}
-    assert (await claim(store, preset)).result is None, "what has failed is not handed out"
+    assert (await claim(store, preset)).result is None, "a failed prebuild is not handed over"
 
 
 async def test_paused_prebuilds_are_counted_even_without_a_desired_standby(engine: AsyncEngine) -> None:
@@ -326,7 +326,7 @@ async def test_the_wait_of_a_claim_of_a_paused_prebuild_is_measured(engine: Asyn
     assert len((await move(engine, preset)).build_ids) == 1
     outlook = await read_outlook(engine, "acme/python/small", RULES, 1)
     assert outlook.wait is not None
-    assert timedelta(seconds=0.9) < outlook.wait < timedelta(seconds=2), "of who waits in line for the resume"
+    assert timedelta(seconds=0.9) < outlook.wait < timedelta(seconds=2), "the wait of a claim in line for the resume"
 
 
 async def test_a_standby_is_changed_in_place(engine: AsyncEngine) -> None:

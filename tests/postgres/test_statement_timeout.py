@@ -1,4 +1,4 @@
-"""Statements beside the claims' end in time, too: at a server that is slow, and at one that is frozen."""
+"""Statements other than claims end in time, too, on a slow server and on a frozen one."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ CUT = text("""
 
 
 class Terminal:
-    """A command on a terminal of its own, and what it has written there."""
+    """A command on its own terminal, and its output there."""
 
     def __init__(self, process: subprocess.Popen[bytes], controller: int) -> None:
         self.process, self._controller = process, controller
@@ -57,7 +57,7 @@ class Terminal:
     async def _read(self) -> bool:
         try:
             part = await asyncio.to_thread(os.read, self._controller, 65_536)
-        except OSError:  # nobody has the terminal open any more
+        except OSError:  # no process has the terminal open any more
             return False
         self.written += part.decode()
         return bool(part)

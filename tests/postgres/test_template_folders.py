@@ -90,7 +90,7 @@ async def test_the_same_files_in_another_place_are_the_same_version(
     assert versions_of(await apply_folder(engine, copy)) == [2]
     again = await apply_folder(engine, folder)
     assert versions_of(again) == [1], "the content of version 1 is version 1 again"
-    # A file that somebody has made without parsing a text keeps its folder, too.
+    # A template file built in code, without parsing, keeps its folder, too.
     parsed = await apply_file(
         engine,
         {"name": "small", "instances": 1},

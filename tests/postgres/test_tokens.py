@@ -273,7 +273,7 @@ async def test_after_a_restore_tokens_are_refused_until_somebody_confirms_them(
     assert (await gate.authenticate(kept.token)).name == "token/kept"
     await refused(gate, revoked.token)
     await tokens.revoke(OPS, "leaked")
-    assert (await tokens.confirm(OPS, None)).confirmed == ["other"], "never what is revoked"
+    assert (await tokens.confirm(OPS, None)).confirmed == ["other"], "never a revoked token"
 
 
 async def test_an_answer_that_comes_too_late_is_not_used(

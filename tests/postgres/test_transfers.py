@@ -1,4 +1,4 @@
-"""A workspace handed to another owner: whose it is then, who is told, and what the old claim gives to whom."""
+"""A transferred workspace: its owner, the hand-over to the new owner, and the answers of the old claim."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def test_a_waiting_claim_does_not_get_a_workspace_transferred_meanwhile(
 
 
 async def test_a_transfer_to_the_same_owner_lifts_a_quarantine(engine: AsyncEngine, store: ClaimStore) -> None:
-    """As by a mark that could not be read. Nothing else lifts it, and its schedules rest meanwhile."""
+    """An unreadable mark quarantines it so. Only a transfer lifts it, and its schedules rest meanwhile."""
     dev = await claimed(engine, store, claim_id="hers", claim_parameters={"token": "hers"})
     await do(
         engine, "UPDATE workspaces SET quarantined_at = now(), quarantine_reason = 'unreadable' WHERE id = :id", id=dev

@@ -1,4 +1,4 @@
-"""What has ended of a person's workspace is noticed on its host, and its owner starts it again."""
+"""A person's workspace that has ended is noticed on its host, and its owner starts it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker, and a command, whose database goes away while they start: at whichever line, it is told by its type."""
+"""A worker or command whose database goes away during its start, at any line, ends with a typed error."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def start_command(url: str) -> None:
 
 
 async def nothing(*_: Any, **__: Any) -> Any:
-    """A client that is never asked: what it would run is left out."""
+    """Return a client that never connects. The test replaces the code that would call it."""
     from prebuilds.temporal.connecting import connect
 
     return await connect("127.0.0.1:1", lazy=True)
@@ -88,7 +88,7 @@ async def test_a_database_lost_at_any_message_is_a_typed_error(
     database_url: str, monkeypatch: pytest.MonkeyPatch, start: Any
 ) -> None:
     monkeypatch.setattr(worker, "connect", nothing)
-    monkeypatch.setattr(deployment, "read_namespace", nothing)  # what Temporal would say is left out
+    monkeypatch.setattr(deployment, "read_namespace", nothing)  # Temporal's part is left out
     monkeypatch.setattr(deployment, "require_fit", lambda *_: Fit.BOUND)
     monkeypatch.setattr(embedded, "worker_on", lambda *_, **__: contextlib.nullcontext())
     lines: list[str] = []

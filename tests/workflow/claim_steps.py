@@ -57,7 +57,7 @@ async def start(
         args=inputs,
         id=id,
         task_queue=CLAIMS_QUEUE,
-        task_timeout=timedelta(seconds=1),  # what comes while a step takes longer is heard of before it ends
+        task_timeout=timedelta(seconds=1),  # events during a longer step are received before it ends
         result_type=ClaimsResult if workflow == "ClaimWorkspaces" else ClaimResult,
     )
 

@@ -1,4 +1,4 @@
-"""Servers for workflow tests: the time-skipping one for the loop's hours, the dev server for what that one lacks."""
+"""Servers for workflow tests: the time-skipping one for hours of the loop, the dev server for its missing features."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ async def dev() -> AsyncIterator[WorkflowEnvironment]:
 
 @pytest.fixture
 async def now(skipping: WorkflowEnvironment) -> datetime:
-    """The time-skipping server's time as the test begins."""
+    """Return the time-skipping server's time at the start of the test."""
     return await skipping.get_current_time()

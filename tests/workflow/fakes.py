@@ -99,7 +99,7 @@ class FakePool:
 
     @asynccontextmanager
     async def worker(self, client: Client, *, sandboxed: bool = True) -> Any:
-        """A worker in the SDK's sandbox, which production leaves out: what it forbids must fail here.
+        """A worker in the SDK's sandbox, which production does not use: forbidden calls must fail here.
 
         The sandbox hides what a test patches.
         """

@@ -1,4 +1,4 @@
-"""How often a build is tried again: after a driver's unexpected error by that error's own number, however often it was
+"""The retries of a build: an unexpected driver error has its own number of attempts, however often the build was
 tried before; and never once its time is over. And how it ends when its activity or its database does not play along."""
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUEUE = "a-provisioner"
 
 
 class Stumbling:
-    """A driver whose deletion fails so often, by an error that it has no word for."""
+    """A driver whose deletion fails this often with an untyped error."""
 
     locality = Locality.SHARED
 
@@ -90,7 +90,7 @@ async def deleting(
 
 
 async def until_tried(build: WorkflowHandle[Any, Any], times: int) -> None:
-    """Wait until its provisioning is at so many attempts."""
+    """Wait until its provisioning has had this many attempts."""
     async with asyncio.timeout(20):
         while not any(a.attempt >= times for a in (await build.describe()).raw_description.pending_activities):
             await asyncio.sleep(0.05)
@@ -139,7 +139,7 @@ async def test_an_end_waits_for_a_database_that_is_read_only(dev: WorkflowEnviro
 
 
 async def set_read_only(engine: AsyncEngine, word: str) -> None:
-    """As a guard of the disk does, for every session from now on."""
+    """Make the database read-only for every later session, as a disk guard does."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("SET default_transaction_read_only = off"))
@@ -155,7 +155,7 @@ NO_OUTCOMES: list[Any] = [None, "done", {}, {"status": "excellent"}, [1]]
 async def test_an_activity_that_was_completed_by_hand_fails_its_build(
     dev: WorkflowEnvironment, engine: AsyncEngine
 ) -> None:
-    """As `temporal activity complete --result` does."""
+    """`temporal activity complete --result` completes an activity like this."""
     begun: asyncio.Queue[str] = asyncio.Queue()
 
     @activity.defn(name="run_build")

@@ -1,4 +1,4 @@
-"""A claim's workflow cancelled at any moment: what it has won counts, and else it leaves the queue."""
+"""A claim's workflow cancelled at any moment: it keeps a workspace that it has won, or leaves the queue."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ STEPS: list[tuple[str, str]] = [
 async def test_a_cancellation_awaits_the_running_step(
     skipping: WorkflowEnvironment, now: datetime, step: str, ends: str
 ) -> None:
-    """The step's transaction may have committed: it is awaited, and what it has won counts."""
+    """The step's transaction may have committed: the workflow awaits it, and a win counts."""
     minutes = 5 if step in ("claim", "look") else 0.0001
     claimed: dict[str, Any] = {"claim": CLAIMED, "create": CLAIMED}
     waits: dict[str, Any] = {"claim": queued(now, 1, minutes), "leave": GONE}
@@ -144,7 +144,7 @@ async def test_a_batch_cancelled_midway_awaits_its_decision(skipping: WorkflowEn
 
 @pytest.mark.parametrize("claimed", [True, False])
 async def test_a_claim_cancelled_before_any_worker_is_recorded(skipping: WorkflowEnvironment, claimed: bool) -> None:
-    """An attempt of a worker that has frozen may come yet: that it gets nothing is recorded before it is told."""
+    """An attempt of a frozen worker may still come: the cancellation is recorded before the caller is answered."""
     claims = FakeClaims(
         {"leave": [ClaimPlace(result=CLAIMED) if claimed else GONE], "cancel_all": [ALL_CLAIMED if claimed else None]}
     )

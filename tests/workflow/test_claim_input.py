@@ -1,4 +1,4 @@
-"""What anybody may send to a claim's workflow: it ends with a typed failure, and is never parked."""
+"""Arbitrary input to a claim's workflow ends it with a typed failure and never parks it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BAD: list[tuple[list[Any], str]] = [
 
 
 class NoDatabase:
-    """A pool of connections that nobody gets one from."""
+    """A connection pool that gives out no connection."""
 
     def get_max_size(self) -> int:
         return 1
@@ -59,7 +59,7 @@ class NoDatabase:
 
 @pytest.fixture
 async def real(skipping: WorkflowEnvironment) -> AsyncIterator[None]:
-    """The real activities, without the database that bad input never gets to."""
+    """The real activities without a database: bad input never reaches it."""
     nothing = cast("Any", None)
     store = ClaimStore(cast("Any", NoDatabase()), enabled=True)
     claims = ClaimActivities(Claims(nothing, store, nothing, Rules()))

@@ -1,4 +1,4 @@
-"""A claim's workflow: it answers, waits, is woken, is late; and each of its histories replays."""
+"""A claim's workflow answers, waits, wakes and times out, and each of its histories replays."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_a_claim_may_be_answered_at_once(skipping: WorkflowEnvironment, wo
 
 @pytest.mark.parametrize("workflow", ["ClaimWorkspace", "ClaimWorkspaces"])
 async def test_a_database_that_stays_away_ends_a_claim_in_time(skipping: WorkflowEnvironment, workflow: str) -> None:
-    """Every attempt fails at once, so that nothing but the pauses takes time."""
+    """Every attempt fails at once, so that only the pauses take time."""
     away = StoreUnavailable("the database is read-only", remedy="let it write")
     claims = FakeClaims({"claim": [away], "claim_all": [away]})
     async with claims.worker(skipping.client):
@@ -108,7 +108,7 @@ async def test_a_wake_may_have_any_arguments(skipping: WorkflowEnvironment, now:
 
 
 async def test_a_wake_before_the_claim_queues_is_not_lost(skipping: WorkflowEnvironment, now: datetime) -> None:
-    """The hand-over may come right after the commit that queues the claim, before the workflow knows of that."""
+    """The hand-over may follow the commit that queues the claim, before the workflow learns of it."""
     joining = later()
     claims = FakeClaims({"claim": [joining], "look": [ClaimPlace(result=CLAIMED)]})
     async with claims.worker(skipping.client):

@@ -1,4 +1,4 @@
-"""The client beside a real server: whose start of a build counts, and what Temporal itself refuses."""
+"""The client with a real server: the effective start of a build, and the requests that Temporal itself refuses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LONG = "a" * 3000
 
 @workflow.defn(name="WorkspaceBuild", sandboxed=False)
 class TellsWhoStartedIt:
-    """As an address. Who records a build knows its queue; a client does not."""
+    """The build's address tells who started it: only the recorder of a build knows its queue."""
 
     @workflow.run
     async def run(self, build: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ async def builds(dev: WorkflowEnvironment) -> AsyncIterator[PrebuildsClient]:
 
 
 async def start(client: Client, build_id: UUID) -> None:
-    """As the dispatcher does."""
+    """Start the build as the dispatcher does."""
     await start_short(
         client,
         "WorkspaceBuild",
@@ -222,7 +222,7 @@ async def test_a_killed_worker_costs_a_request_two_seconds(dev: WorkflowEnvironm
     @activity.defn
     async def operate(raw: Any, run: RequestRun) -> LoopChange:
         if activity.info().attempt == 1:
-            await asyncio.Future()  # as a killed worker: neither heard of again nor ended
+            await asyncio.Future()  # like a killed worker: it neither answers nor ends
         return PAUSED
 
     async with Worker(
@@ -240,7 +240,7 @@ async def test_a_killed_worker_costs_a_request_two_seconds(dev: WorkflowEnvironm
 async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
     dev: WorkflowEnvironment, done: bool
 ) -> None:
-    """Before it ends as cancelled, it makes sure that no attempt takes effect; one that has counts."""
+    """Before ending as cancelled, the request ensures that no later attempt takes effect; an earlier effect counts."""
     begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @activity.defn

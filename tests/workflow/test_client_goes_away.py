@@ -1,4 +1,4 @@
-"""A claim whose caller goes away, or that no worker answers: it takes nothing for nobody."""
+"""A claim without its caller, or without a worker, wins no workspace that nobody uses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def waiting_claims() -> FakeClaims:
 
 @pytest.fixture
 def new_id(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of the claim that a client makes an id for."""
+    """The id that the client makes for a claim."""
     monkeypatch.setattr(claiming, "uuid4", lambda: UUID(int=7))
     return str(UUID(int=7))
 
@@ -158,7 +158,7 @@ async def test_a_claim_whose_start_got_no_reply_is_given_up_too(
 
 @asynccontextmanager
 async def operating(client: Client) -> AsyncIterator[list[OperatorInput]]:
-    """A control worker that does nothing; what it was asked for."""
+    """Run a control worker that does nothing; yield the requests that it receives."""
     requests: list[OperatorInput] = []
 
     @activity.defn

@@ -1,4 +1,4 @@
-"""A build for a host that takes nothing up: away, it ends as unavailable and never as done; busy, it waits."""
+"""A build for a host that takes no task: it ends as unavailable if the host is away, and waits if it is busy."""
 
 from __future__ import annotations
 

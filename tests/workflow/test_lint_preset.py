@@ -1,4 +1,4 @@
-"""The lint's workflow: one ready prebuild is planned where it is; one that is gone or away is passed over."""
+"""The lint's workflow plans one ready prebuild on its host and skips those that are gone or unreachable."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VM = Replacement(resource="vm.main", paths=["owner"])
 
 
 class Prebuilds:
-    """Ready prebuilds by id, each with its queue and what planning its claim says."""
+    """Ready prebuilds by id, each with its queue and the result of planning its claim."""
 
     def __init__(self, *found: tuple[str, Linted | ApplicationError]) -> None:
         self.answers = {uuid4(): (queue, answer) for queue, answer in found}
@@ -94,7 +94,7 @@ async def test_lint_plans_one_prebuild_and_reports_it(skipping: WorkflowEnvironm
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No time is skipped while a worker polls, so that the wait for one that is away is shortened."""
+    """The server skips no time while a worker polls, so the wait for an absent one is shortened."""
     monkeypatch.setattr(lint_preset, "TAKE_UP_TIMEOUT", timedelta(milliseconds=500))
 
 

@@ -1,4 +1,4 @@
-"""Operators who wait for a loop that somebody terminates, or that no worker goes on with."""
+"""Operators wait for a loop that is terminated or that no worker continues."""
 
 from __future__ import annotations
 

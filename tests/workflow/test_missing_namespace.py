@@ -1,4 +1,4 @@
-"""A Temporal without the namespace that is asked for: one line and exit code 3, in every command and every worker."""
+"""A Temporal without the configured namespace: one line and exit code 3 in every command and every worker."""
 
 from __future__ import annotations
 

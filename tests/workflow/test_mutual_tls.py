@@ -1,4 +1,4 @@
-"""A Temporal that demands client certificates: whoever has a good one works, everybody else is told so in one line."""
+"""A Temporal that requires client certificates: a valid one works, and any other gives a one-line error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.tls import Authority, Certificate, server_context, tls_before_tempora
 
 
 class Demanding:
-    """A Temporal behind TLS, and the environment of whoever connects to it."""
+    """A Temporal behind TLS, and the environment of its clients."""
 
     def __init__(self, address: str, folder: Path, authority: Authority, env: pytest.MonkeyPatch) -> None:
         self.authority, self.other, self._env = authority, Authority(folder, "other"), env

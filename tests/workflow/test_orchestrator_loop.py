@@ -19,7 +19,7 @@ PRESET = UUID(int=1)
 
 
 async def _passes(loop: WorkflowHandle[Any, Any], number: int) -> None:
-    """Wait until the loop has taken in so many passes."""
+    """Wait until the loop has recorded this many passes."""
     async with asyncio.timeout(20):
         while (await loop.query("status"))["passes"] < number:
             await asyncio.sleep(0.01)

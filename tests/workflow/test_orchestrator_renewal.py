@@ -1,4 +1,4 @@
-"""Continuing as new while somebody waits for a pass: the wait ends, and what was asked for is done by the next run."""
+"""Continuing as new while a caller waits for a pass: the wait ends, and the next run carries out the request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def _lengthen(loop: WorkflowHandle[Any, Any]) -> int:
     async with asyncio.timeout(DEADLINE_S):
         while (length := (await loop.describe()).history_length) < LONG:
             await asyncio.sleep(0.01)
-    await loop.query("status")  # answered once the loop has taken in what came before
+    await loop.query("status")  # answered once the loop has handled the earlier signals
     return length
 
 
@@ -42,7 +42,7 @@ async def _until_waiting(loop: WorkflowHandle[Any, Any], preset: UUID) -> None:
 
 
 async def _refusal(loop: WorkflowHandle[Any, Any], *presets: UUID) -> str | None:
-    """How the update was refused."""
+    """Return the refusal of the update."""
     with pytest.raises(WorkflowUpdateFailedError) as refused:
         await loop.execute_update("reconcile", [str(preset) for preset in presets])
     assert isinstance(refused.value.cause, ApplicationError)
@@ -131,7 +131,7 @@ async def test_a_caller_waiting_for_a_pass_may_give_up(dev: WorkflowEnvironment)
 
 
 async def test_a_child_s_summary_names_the_preset_by_its_path(dev: WorkflowEnvironment) -> None:
-    """Also when a nudge asks for it, which has its id alone."""
+    """The path is shown also after a nudge, which has only the id."""
     pool = FakePool(work=lambda n: Work(n, [BUSY], paths=["acme/python/small"]) if n == 1 else [])
     async with pool.worker(dev.client):
         loop = await start_loop(dev.client, interval_seconds=3600)

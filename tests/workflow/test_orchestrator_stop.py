@@ -75,7 +75,7 @@ async def test_a_stop_in_mid_pass_awaits_the_children(skipping: WorkflowEnvironm
             pool.hold.set()
             await loop.result()
     assert pool.passes == 1
-    assert [kind for kind, _ in pool.written] == ["create"], "what was planned is carried out"
+    assert [kind for kind, _ in pool.written] == ["create"], "the plan is carried out"
 
 
 async def test_a_drain_does_not_outlast_its_timeout(skipping: WorkflowEnvironment) -> None:
@@ -207,7 +207,7 @@ async def test_two_inputs_are_refused_and_not_parked(skipping: WorkflowEnvironme
 
 
 async def test_a_stop_requested_before_the_loop_began_does_not_stop_it(skipping: WorkflowEnvironment) -> None:
-    """A frozen worker's, which comes when the loop has been started again."""
+    """A frozen worker's stop arrives after the loop has been started again."""
     pool = FakePool()
     async with pool.worker(skipping.client):
         loop = await start_loop(skipping.client)

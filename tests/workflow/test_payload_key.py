@@ -1,4 +1,4 @@
-"""`PREBUILDS_PAYLOAD_KEY`: what Temporal keeps is encrypted, and who has no key is told so by name."""
+"""`PREBUILDS_PAYLOAD_KEY`: Temporal gets encrypted payloads, and a process without the key fails with its name."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def repeat(token: str) -> str:
 
 @workflow.defn(name="Repeats", sandboxed=False)
 class Repeats:
-    """Sends what it is given through each kind of payload, and fails with it when asked to."""
+    """Sends its input through each kind of payload, and fails with it on request."""
 
     @workflow.run
     async def run(self, given: dict[str, Any]) -> dict[str, Any]:

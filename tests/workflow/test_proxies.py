@@ -1,4 +1,4 @@
-"""Proxies in the environment stand neither before Temporal nor before the database."""
+"""Proxies in the environment are used neither for Temporal nor for the database."""
 
 from __future__ import annotations
 

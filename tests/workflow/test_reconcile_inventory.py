@@ -1,4 +1,4 @@
-"""The inventory's workflow: every place asked on its own queue, and nothing concluded of one that does not answer."""
+"""The inventory's workflow asks each place on its own queue, and concludes nothing about one without an answer."""
 
 from __future__ import annotations
 
@@ -203,6 +203,6 @@ async def test_one_inventory_runs_at_a_time(skipping: WorkflowEnvironment) -> No
         assert first.result_run_id == second.result_run_id
         async with places.serving(skipping.client):
             report = InventoryReport.model_validate(await second.result())
-            assert not report.fix, "who asked for more learns that it was not done"
+            assert not report.fix, "a caller that asked for a fix learns that none was made"
             third = await start_inventory(skipping.client, fix=True)
             assert InventoryReport.model_validate(await third.result()).fix

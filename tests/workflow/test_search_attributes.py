@@ -1,4 +1,4 @@
-"""Search attributes that are registered while the server runs, as on every cluster but our own."""
+"""Search attributes registered while the server runs, as on every cluster except the embedded one."""
 
 from __future__ import annotations
 

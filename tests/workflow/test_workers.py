@@ -1,4 +1,4 @@
-"""Workers as we make them."""
+"""Workers as the project configures them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prebuilds.temporal.workers import worker_on
 
 async def test_a_worker_has_built_every_validator_before_it_serves(dev: WorkflowEnvironment) -> None:
     class NotUsedYet(Payload):
-        """Defined here, since another test's worker builds all that are defined by then."""
+        """The model is defined here because another test's worker builds all models defined by then."""
 
         number: int
 

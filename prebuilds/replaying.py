@@ -76,7 +76,7 @@ async def replay(files: Sequence[str], workflow_ids: Sequence[str]) -> ReplayRep
 
 
 def read_history(file: str) -> WorkflowHistory:
-    """Read a history from a file. Raises InvalidInput when that is none."""
+    """Read a history from a file. Raises InvalidInput when the file has no history."""
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         if content.startswith(GZIP):

@@ -148,13 +148,13 @@ def _describe_abandoned(done: AbandonResult) -> str:
 
 
 def _describe_unanswered(claim_id: str, option: str) -> str:
-    """Describe a claim that may go on; *option* is what the same command needs to get its answer."""
+    """Describe a claim that may still be waiting; with *option* the same command gets its answer."""
     withdraw = _withdrawal(claim_id)
     return f"claim {claim_id} may go on: the same command{option} gets its answer, `{withdraw}` withdraws it"
 
 
 def _withdrawal(claim_id: str) -> str:
-    """Return what withdraws a claim that goes on."""
+    """Return the command that withdraws a claim that is still waiting."""
     if over_http():
         from prebuilds.remote.routes import encoded
 

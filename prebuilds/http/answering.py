@@ -43,7 +43,7 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, patie
 
 
 async def answer_waiting(service: Service, started: ClaimFound, patience: Patience) -> Response:
-    """Answer a claim that a workflow goes on with.
+    """Answer a claim that its workflow continues.
 
     Args:
         started: What was recorded of it when its workflow had begun; with that workflow's run.

@@ -75,7 +75,7 @@ OF_THE_INSIDE: Mapping[str, str] = {
     "StackUnreachable": "Temporal, its workers or the database do not answer",
     "WrongDeployment": "the database and Temporal of this server do not belong together",
 }
-"""What callers are told instead of a message that may name addresses inside. The log has that."""
+"""The message for callers in place of one that may name internal addresses. The log has the original."""
 WAITING_CANNOT_HELP = frozenset({"no_pool", "held", "paused"})
 """Miss reasons for which nothing becomes ready by itself, or not soon."""
 OF_FIELDS = frozenset(
@@ -172,7 +172,7 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
 
 
 def plain_problem(status: int, code: str, detail: str, *, retry_after_s: int | None = None) -> Problem:
-    """A problem of HTTP's own, which is no error of ours."""
+    """Return the problem for an HTTP error, such as an unknown path or method."""
     return Problem(
         type=f"urn:prebuilds:problem:{code}",
         title=HTTPStatus(status).phrase,

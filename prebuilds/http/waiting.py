@@ -120,7 +120,7 @@ async def estimate(service: Service, found: ClaimFound) -> float | None:
 
 
 async def waiting_response(service: Service, found: ClaimFound) -> Response:
-    """202: the claim goes on."""
+    """Answer 202: the claim is not decided yet."""
     body = WaitingClaim(
         claim_id=found.claim_id,
         state="waiting" if found.position is not None else "deciding",

@@ -40,13 +40,13 @@ class EventPart:
     events: list[EventRecord]
     """Empty when none of the events up to the cursor is within the reader's reach."""
     cursor: str
-    """Where the reader goes on."""
+    """The position after which the reader continues."""
     epoch: str
     missing_after: str | None = None
     """The cursor before, when events that followed it are missing, since they were removed for their age; else None."""
 
     def cursor_of(self, event: EventRecord) -> str:
-        """Where a reader goes on that has read up to this event."""
+        """The cursor of a reader that has read up to this event."""
         return f"{self.epoch}.{event.id}"
 
 

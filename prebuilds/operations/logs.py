@@ -26,7 +26,7 @@ class LogPart:
 
     lines: list[LogLine]
     position: Position
-    """Where the reader goes on."""
+    """The position after which the reader continues."""
     ended: LoggedBuild | None
     """The build, once it has ended and nothing follows; None before."""
 

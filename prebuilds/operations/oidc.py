@@ -81,7 +81,7 @@ class IdentityProvider:
         self._reading = asyncio.Lock()
 
     async def verify(self, token: str) -> Identity:
-        """Return whom *token* is for.
+        """Return the identity that *token* proves.
 
         Raises:
             InvalidIdentity: The token is not good.

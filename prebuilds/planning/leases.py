@@ -44,7 +44,7 @@ class LeaseOutlook:
 
 
 def find_lease_outlook(lease: Lease | None, now: datetime) -> LeaseOutlook:
-    """Return the next step of a lease at *now*; for None, which is no lease, there is none."""
+    """Return the next step of a lease at *now*; an empty outlook without a lease."""
     if lease is None or lease.until is None:
         return LeaseOutlook()
     if lease.told_at is None:

@@ -242,7 +242,7 @@ class _Asking:
         return False
 
     def cancel(self) -> None:
-        """Drop the request that is under way; the server may go on with it."""
+        """Drop the request that is under way; the server may still finish it."""
         if self._task is not None:
             self._task.cancel()
 

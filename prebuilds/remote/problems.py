@@ -53,7 +53,7 @@ def error_of_problem(problem: Mapping[str, Any]) -> PrebuildsError:
 
 
 def read_problem(content_type: str, body: bytes) -> Mapping[str, Any] | None:
-    """Read the body of an answer as a problem; None when it is none, as when a proxy on the way has answered."""
+    """Read the body of an answer as a problem; None when it has another form, for example a proxy's answer."""
     if "json" not in content_type:
         return None
     try:
@@ -64,7 +64,7 @@ def read_problem(content_type: str, body: bytes) -> Mapping[str, Any] | None:
 
 
 def error_of_answer(url: str, status: int, reason: str, problem: Mapping[str, Any] | None) -> PrebuildsError:
-    """Convert an answer that is no success to an error.
+    """Convert an unsuccessful answer to an error.
 
     Args:
         url: The server's address, for the message.

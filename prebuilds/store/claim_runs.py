@@ -60,5 +60,5 @@ async def read_denial(connection: asyncpg.Pool[Any], claim_id: str, request_hash
 
 
 def recorded_refusal(answer: dict[str, Any]) -> PrebuildsError | None:
-    """Return the error of a recorded answer; None for an answer that is none, or an error that this release lacks."""
+    """Return the error of a recorded answer; None without one, or for one that this release lacks."""
     return from_record(answer)

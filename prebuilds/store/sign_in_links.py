@@ -1,4 +1,4 @@
-"""Links that sign a browser in once: what a code stands for, until it is used or old.
+"""Links that sign a browser in once: the token behind a code, until the code is used or expires.
 
 The row has the token sealed under the code itself, of which only a hash is stored. So whoever reads the table learns no
 token, and every server of the deployment takes the code.

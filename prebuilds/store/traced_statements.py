@@ -59,7 +59,7 @@ def trace_engine(engine: AsyncEngine) -> None:
 
 
 def _trace_query(query: LoggedQuery) -> None:
-    """asyncpg calls it after each statement, in the context of whoever ran that."""
+    """Record a statement; asyncpg calls it after each one, in the caller's context."""
     _record(query.query, query.elapsed, query.exception)
 
 

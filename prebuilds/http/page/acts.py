@@ -28,9 +28,9 @@ class Act:
     of: Target
     action: Action
     says: str
-    """What it does, for whoever is about to do it."""
+    """What the action does, for the person about to confirm it."""
     done: str
-    """What is said once it is done."""
+    """The message after the action."""
     do: Do
     cause: str | None = None
     """The label of the field for the cause; None when nothing would keep one."""

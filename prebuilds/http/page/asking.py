@@ -78,7 +78,7 @@ def sign_in_page(request: Request, why: str) -> Response:
 
 
 def error_page(error: PrebuildsError) -> Response:
-    """A page about an error of ours."""
+    """Return the page for one of our errors."""
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("A page failed", exc_info=error)

@@ -48,7 +48,7 @@ class Reading(Generic[T]):
 
 
 class Watched(Generic[T]):
-    """One state, and whoever looks at it."""
+    """One state and its viewers."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
         self._read = read

@@ -47,7 +47,7 @@ class StopsOnlyWhatIsThere(FolderProvisioner):
 
 
 class MakesAnother(FolderProvisioner):
-    """A thing more whenever it is asked for one, unless it is told of the first."""
+    """It creates another object at each request unless it gets the first one's state."""
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         made = await super().apply(wanted, progress)
@@ -75,7 +75,7 @@ class KnowsByTheReplyAlone(MakesAnother):
 
 
 class LooksBeforeItWaits(MakesAnother):
-    """Whether there is one already is asked before a pause, and the pause is outside the lock."""
+    """It checks for an existing object before a pause, and the pause is outside the lock."""
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         self.there = (self._root / str(wanted.workspace_id) / "home").exists()
@@ -175,7 +175,7 @@ class FailsWhenCancelled(FolderProvisioner):
 
 
 class ForgetsClaims(FolderProvisioner):
-    """It keeps no mark, so that the next claim takes over what a person was given."""
+    """It keeps no mark, so the next claim takes over a person's workspace."""
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
         made = await super().claim(wanted, progress)
@@ -184,7 +184,7 @@ class ForgetsClaims(FolderProvisioner):
 
 
 class TakesTheNewestClaim(FolderProvisioner):
-    """It takes a higher build number for a right."""
+    """It accepts any call with a higher build number."""
 
     @asynccontextmanager
     async def _lock_folder(self, wanted: Provision) -> AsyncIterator[Path]:
@@ -215,7 +215,7 @@ class Hangs(FolderProvisioner):
 
 
 class StaysBusy(FolderProvisioner):
-    """Whoever comes after one that was cut off finds it taken."""
+    """A call after an interrupted one finds the lock taken."""
 
     @asynccontextmanager
     async def _lock_folder(self, wanted: Provision) -> AsyncIterator[Path]:

@@ -56,7 +56,7 @@ class ChecksWhatIsStopped(CheckingFolder):
 
 
 class LeavesItRunning(CheckingFolder):
-    """What does not end in time is only not waited for. It ends by itself, so that the test leaves nothing."""
+    """It only stops waiting for a command that exceeds its time. The command ends by itself after the test."""
 
     left: ClassVar[list[subprocess.Popen[bytes]]] = []
 

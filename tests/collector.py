@@ -1,4 +1,4 @@
-"""An OTLP receiver that keeps what it is sent."""
+"""An OTLP receiver that keeps all received spans."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Collector:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that have a process export here, soon."""
+        """Return the variables that make a process export here with a short delay."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.address,
             "OTEL_EXPORTER_OTLP_INSECURE": "true",

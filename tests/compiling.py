@@ -1,6 +1,6 @@
 """Compile the test files as pytest does, once for all processes of a run: each of them would compile all of them.
 
-A file that has not changed since is left alone. If pytest no longer takes what is written here, it compiles itself.
+A file that has not changed since is left alone. If pytest no longer accepts these files, it compiles the tests itself.
 """
 
 from __future__ import annotations

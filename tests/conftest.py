@@ -44,13 +44,13 @@ MEMORY_MIN_BYTES = 1 << 30
 
 
 def pytest_report_header() -> str:
-    """Say which PostgreSQL it is. One that is not there ends the run at its start."""
+    """Print the PostgreSQL in use. A missing one ends the run at its start."""
     return f"PostgreSQL of the tests' databases: {14 if chosen_bin_dir() else 18}"
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without the garbage collector: what is made here stays, and looking through it costs 3 s of CPU time."""
+    """Collect without the garbage collector: the collected objects stay, and scanning them costs 3 s of CPU time."""
     gc.disable()
     try:
         return (yield)
@@ -75,7 +75,7 @@ def pytest_sessionfinish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fail when something still runs that works in a folder of this run's tests, or was told of one, after the last.
+    """Fail if a process that works in a folder of this run's tests, or was started with one, outlives the last test.
 
     It is set up before the other fixtures of the session, and so comes after them. A folder is one pytest process's.
     """
@@ -83,7 +83,7 @@ def _no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     folder = str(tmp_path_factory.getbasetemp())
     ours = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     found = [process for process in psutil.process_iter() if process.pid not in ours and _knows(process, folder)]
-    _, left = psutil.wait_procs(found, timeout=5)  # what was killed is seen until the system has taken it down
+    _, left = psutil.wait_procs(found, timeout=5)  # a killed process is listed until the system has removed it
     survivors = []
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -106,7 +106,7 @@ def _knows(process: psutil.Process, folder: str) -> bool:
 
 @pytest.fixture
 def heard_interrupts() -> Iterator[None]:
-    """Whoever is started in a shell's background, or by `nohup`, ignores signals, and so does all that it starts."""
+    """A process started in a shell's background, or by `nohup`, ignores signals, and so do its children."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before[0])
@@ -200,7 +200,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: str) -> Iterator[str]:
-    """A migrated database that nobody uses but to copy it."""
+    """A migrated database that is only copied."""
     database = f"migrated_{uuid4().hex[:12]}"
 
     async def make() -> None:

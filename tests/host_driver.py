@@ -60,7 +60,7 @@ class SuspendsOthers(HostFolder):
 
 
 def install(site: Path) -> str:
-    """Write the metadata that an installer of the driver's package writes. Returns the PYTHONPATH that finds it."""
+    """Write the metadata that an installer of the driver's package writes. Return the PYTHONPATH that finds it."""
     info = site / "host_folder-0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: host-folder\nVersion: 0.1\n")

@@ -14,7 +14,7 @@ WHO: dict[str, Any] = {"deployment_id": DEPLOYMENT, "epoch": EPOCH}
 
 
 def knowing(wanted: Provision, item: InventoryItem) -> Provision:
-    """The same, of the claim whose mark the thing carries; nobody else may remove it."""
+    """Return *wanted* as of the claim whose mark the object carries; only that claim may remove it."""
     if item.claimed_by is None:
         return wanted
     claim = {"owner": item.claimed_by, "claimed": True, "claim_id": item.claim_id}

@@ -64,7 +64,7 @@ OTHERS = {"e2e": 10, "postgres": 5, "workflow": 4, "replay": 3, "unit": 1}
 
 
 def seconds_of(file: Path, tests: Path) -> float:
-    """How long a test file takes, about. *tests* is the folder of all tests."""
+    """Return the approximate seconds of a test file. *tests* is the folder of all tests."""
     parts = file.relative_to(tests).parts
     return SECONDS.get("/".join(parts), OTHERS.get(parts[0], 10))
 

@@ -46,11 +46,11 @@ class ClaimsOnlyWhatRuns(PausingFolder):
 
 
 class PausesWhoever(PausingFolder):
-    """Its pause looks neither at build numbers nor at marks."""
+    """Its pause checks neither build numbers nor marks."""
 
     async def pause(self, wanted: Provision, progress: Progress) -> None:
         (self._root / str(wanted.workspace_id) / "running").unlink(missing_ok=True)
 
 
 class StaysBusyPausing(PausingFolder, StaysBusy):
-    """Whoever comes after a pause that was cut off finds it taken."""
+    """A call after an interrupted pause finds the lock taken."""

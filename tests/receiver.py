@@ -1,4 +1,4 @@
-"""A webhook's receiver on a free port: answers as told, and keeps what it was sent."""
+"""A webhook's receiver on a free port: it gives the configured answers and keeps the requests."""
 
 from __future__ import annotations
 

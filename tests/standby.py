@@ -1,4 +1,4 @@
-"""Servers of PostgreSQL that may be standbys: they answer what only reads, until they are promoted."""
+"""Servers of PostgreSQL that may be standbys: they answer only reads until they are promoted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MayStandBy(EmbeddedPostgres):
     """A server that has started once it answers, be it as a standby."""
 
     def stand_by(self) -> None:
-        """Make it a standby at its next start, which follows whom its settings name."""
+        """Make it a standby of the server in its settings at its next start."""
         (self._data / "standby.signal").touch()
 
     def _is_ready(self, pid: int) -> bool:

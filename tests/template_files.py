@@ -1,4 +1,4 @@
-"""Template files for tests of reading them: one with every key, and one that is right but for what a test breaks."""
+"""Template files for tests of reading them: one with every key, and a valid one that a test changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def written(
     template: dict[str, Any] | None = None,
     organization: dict[str, Any] | None = None,
 ) -> str:
-    """A file that is right but for what is given; None removes a key."""
+    """Return a valid file with these changes; None removes a key."""
     small = merged({"name": "small"}, preset)
     python = merged(
         {"name": "python", "provisioner": "process", "source": {"command": ["sleep", "1"]}, "presets": [small]},

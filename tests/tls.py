@@ -31,7 +31,7 @@ class Certificate(NamedTuple):
 
 
 class Authority:
-    """Signs certificates. `cert` is the file that whoever trusts it names."""
+    """Signs certificates. `cert` is the file of the trusted authority."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder, self._name = folder, _named(f"prebuilds tests {name}")
@@ -41,7 +41,7 @@ class Authority:
         self.cert = str(_written(folder / f"{name}.pem", made.sign(self._key, hashes.SHA256())))
 
     def sign(self, name: str, *, host: str = "localhost", days: int = 1) -> Certificate:
-        """Make a certificate of *host* and 127.0.0.1. It ends in so many days; negative: it has ended."""
+        """Make a certificate of *host* and 127.0.0.1. It expires in *days* days, in the past if negative."""
         key = ec.generate_private_key(ec.SECP256R1())
         hosts = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         made = _begun(_named(name), self._name, key, days).add_extension(x509.SubjectAlternativeName(hosts), False)
@@ -78,7 +78,7 @@ def _written(path: Path, made: x509.Certificate) -> Path:
 
 
 def server_context(own: Certificate, clients: Authority | None = None) -> ssl.SSLContext:
-    """What a server shows; *clients* signs the certificates that it demands, None demands none."""
+    """Return a server's context; *clients* signs the required client certificates, None requires none."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=clients.cert if clients else None)
     context.load_cert_chain(own.cert, own.key)
     context.verify_mode = ssl.CERT_REQUIRED if clients else ssl.CERT_NONE
@@ -119,7 +119,7 @@ def _listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     context: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
-    """Serve connections in a loop and thread of its own: what connects may block the test's."""
+    """Serve connections in a separate loop and thread: the client may block the test's loop."""
     loop = asyncio.new_event_loop()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

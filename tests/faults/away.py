@@ -1,4 +1,4 @@
-"""A database that is away in six ways, each while claims are made of it: what they are told, when, and what they win.
+"""Six kinds of database outage during claims: the answers, their times, and the workspaces that claims win.
 
 Most faults are tried at the same time: each has a database and a Temporal namespace of its own.
 """
@@ -53,7 +53,7 @@ BUSY = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pre
 
 @dataclass
 class CallerAnswer:
-    """The answer to one caller, and how many seconds after its request it came."""
+    """The answer to one caller, and its delay after the request in seconds."""
 
     kind: str
     message: str
@@ -75,7 +75,7 @@ class Seen:
 
 
 async def try_all(folder: Path) -> dict[str, Seen]:
-    """Try every fault, and return what was seen of each."""
+    """Try every fault and return its observations."""
     names = [word for name in FAULTS for word in ("--namespace", name)]
     limits = ["--dynamic-config-value", "history.transferProcessorMaxPollRPS=200"]
     async with AsyncExitStack() as stack:
@@ -170,7 +170,7 @@ async def given(engine: AsyncEngine) -> int:
 
 
 async def until_quiet(engine: AsyncEngine) -> None:
-    """Wait until the database answers, and has carried out what had reached it meanwhile."""
+    """Wait until the database answers and has executed the statements that reached it meanwhile."""
     async with asyncio.timeout(HEALED_S):
         while True:
             try:

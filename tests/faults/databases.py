@@ -35,11 +35,11 @@ class Stopped(Fault):
         await asyncio.to_thread(self.server.stop)
 
     async def end(self) -> None:
-        self.server.start()  # from this thread, as it asks for; it takes some hundredths of a second
+        self.server.start()  # in this thread, which it requires; it takes some hundredths of a second
 
 
 class Frozen(Fault):
-    """Nothing of the server runs, and its sockets take what is sent."""
+    """The server's processes are stopped, and its sockets still accept data."""
 
     def __init__(self, url: str, server: MayStandBy) -> None:
         super().__init__(url, server)
@@ -47,7 +47,7 @@ class Frozen(Fault):
 
     async def begin(self) -> None:
         main = psutil.Process(self.server.pid)
-        main.send_signal(signal.SIGSTOP)  # first, so that no session is begun beside the list
+        main.send_signal(signal.SIGSTOP)  # first, so that no session begins after the list was read
         self._stopped = [main, *main.children(recursive=True)]
         self._send(signal.SIGSTOP)
 
@@ -61,7 +61,7 @@ class Frozen(Fault):
 
 
 class ReadOnly(Fault):
-    """As a guard of its disk leaves it."""
+    """The database is read-only, as a disk guard leaves it."""
 
     async def begin(self) -> None:
         await execute(self.admin, f'ALTER DATABASE "{self.name}" SET default_transaction_read_only = on')
@@ -73,7 +73,7 @@ class ReadOnly(Fault):
 
 
 class StandsBy(Fault):
-    """As a URL reaches it that names the wrong host of two, or both without `target_session_attrs`."""
+    """The server is a standby, as reached by a URL with the wrong host, or with both and no `target_session_attrs`."""
 
     async def begin(self) -> None:
         await asyncio.to_thread(self.server.stop)
@@ -85,7 +85,7 @@ class StandsBy(Fault):
 
 
 class Closed(Fault):
-    """It takes no connections."""
+    """The server accepts no connections."""
 
     async def begin(self) -> None:
         await execute(self.admin, f'ALTER DATABASE "{self.name}" ALLOW_CONNECTIONS false')
@@ -96,7 +96,7 @@ class Closed(Fault):
 
 
 class Refusing(Fault):
-    """It answers every write of a claim with an error that no claim foresees: an encoding that lacks a character."""
+    """The server answers every write of a claim with an unexpected error: its encoding lacks a character."""
 
     async def begin(self) -> None:
         await execute(

@@ -1,6 +1,6 @@
 """Many claimers on a small pool, while workers are killed and database connections are cut at random.
 
-Everybody must get an answer in the end, under the claim id that they began with; and then the books are checked: no
+Every caller must get an answer in the end, under its first claim id. Then the records are checked: no
 workspace twice, no claim id twice, no owner changed, a process for each row, pools whole again.
 """
 
@@ -37,7 +37,7 @@ CUT = """
 
 @dataclass
 class Round:
-    """What one round saw."""
+    """The observations of one round."""
 
     claimed: list[ClaimResult] = field(default_factory=list)
     missed: int = 0
@@ -46,7 +46,7 @@ class Round:
 
 
 async def storm(stack: DevStack, organization: str, claimers: int, seed: int) -> Round:
-    """One round: all claimers at once, each until it has an answer, under faults for as long as that takes."""
+    """Run one round: all claimers run concurrently until each has an answer, with faults all the time."""
     rng, seen = random.Random(seed), Round()  # noqa: S311 - a schedule of faults, to be repeated by its seed
     client = PrebuildsClient(await Client.connect(stack.facts["temporal_address"], **_converter()))
     chaos = asyncio.create_task(_faults(stack, rng, seen))
@@ -66,7 +66,7 @@ def _converter() -> dict[str, Any]:
 
 
 async def _claimer(client: PrebuildsClient, organization: str, seed: int, n: int, seen: Round) -> None:
-    """Asks again under the same id when the stack could not answer, as a service does."""
+    """Repeat a claim under its id while the stack cannot answer, as a service does."""
     name = f"s{seed}-{n}"
     for _ in range(ANSWER_TRIES_MAX):
         try:
@@ -103,7 +103,7 @@ async def _faults(stack: DevStack, rng: random.Random, seen: Round) -> None:
 
 
 async def check_books(stack: DevStack, seen: Round) -> None:
-    """What was answered is what is recorded, and nothing was given twice."""
+    """Check that the answers equal the records, and that no workspace was given twice."""
     workspaces = [str(r.workspace_id) for r in seen.claimed]
     assert len(set(workspaces)) == len(workspaces), "a workspace was given twice"
     connection = await asyncpg.connect(dsn_of(stack.facts["database_url"]))
@@ -121,7 +121,7 @@ async def check_books(stack: DevStack, seen: Round) -> None:
 
 
 def check_whole(stack: DevStack, organization: str, timeout_s: float = 120) -> None:
-    """The pool is back at its size, and there is one process for each row that should have one."""
+    """Wait until the pool has its size again and each row that should have a process has one."""
     stack.wait_whole(organization, timeout_s)
 
     def rows_and_processes_agree() -> bool:

@@ -1,4 +1,4 @@
-"""A claim always ends: while the database is away, its caller is told so in time, and nothing is won later."""
+"""A claim always ends: during a database outage its caller gets an error in time, and the claim wins nothing later."""
 
 from __future__ import annotations
 

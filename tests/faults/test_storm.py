@@ -1,4 +1,4 @@
-"""The short version of the storm; `make faults` runs ten rounds of the whole."""
+"""The short version of the storm; `make faults` runs ten full rounds."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m tests.fuzz [--minutes 20] [--seed N]
 
-Prints what it tried, and each request that brought a fault or an answer which the document does not have. Then it ends
+Prints statistics, and each request with a fault or an answer that the document does not have. Then it ends
 with status 1.
 """
 

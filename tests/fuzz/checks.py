@@ -1,4 +1,4 @@
-"""What the fuzzing runs add to Schemathesis, which loads this file by SCHEMATHESIS_HOOKS."""
+"""Additions to Schemathesis for the fuzzing runs. It loads this file by SCHEMATHESIS_HOOKS."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KNOWN = {
 
 @schemathesis.hook
 def map_path_parameters(ctx: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any]:
-    """Let every second request be about something that is there; made-up names hardly ever are."""
+    """Let every second request name an existing object; random names hardly ever do."""
     return {
         name: KNOWN[name] if name in KNOWN and len(str(value)) % 2 else value
         for name, value in (path_parameters or {}).items()

@@ -1,6 +1,6 @@
 """Runs Schemathesis against a real server on a real database: no fault, and no answer that the document does not have.
 
-No Temporal runs. What needs it says so (503).
+No Temporal runs. Requests that need it get 503.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEFT_OUT = ("doctor", "readyz")
 
 @contextlib.asynccontextmanager
 async def listening(engine: AsyncEngine, database_url: str) -> AsyncIterator[str]:
-    """Serve something to try, and yield the address."""
+    """Run a server for the requests, and yield its address."""
     for organization in ("acme", "beta"):
         await make_ready(engine, await make_preset(engine, organization=organization, instances=3), 20)
     await fail(engine, await make_preset(engine, template="failing"), 1)
@@ -57,7 +57,7 @@ async def listening(engine: AsyncEngine, database_url: str) -> AsyncIterator[str
 
 
 async def _end_of(task: asyncio.Task[None]) -> None:
-    """Wait until a server has answered what is under way.
+    """Wait until a server has answered all open requests.
 
     Raises:
         TimeoutError: A request does not end. The stacks of all tasks are printed.
@@ -70,7 +70,7 @@ async def _end_of(task: asyncio.Task[None]) -> None:
 
 
 async def fuzz(address: str, folder: Path, *options: str) -> tuple[int, str]:
-    """Run Schemathesis, and return its exit code and what it has printed."""
+    """Run Schemathesis and return its exit code and output."""
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/openapi.json"]
     command += ["--header", "Authorization: Bearer operator", "--checks", CHECKS, "--no-color", *options]
     for operation in LEFT_OUT:

@@ -1,4 +1,4 @@
-"""A little of `make fuzz`."""
+"""A short version of `make fuzz`."""
 
 from __future__ import annotations
 

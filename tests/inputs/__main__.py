@@ -1,8 +1,8 @@
-"""`make inputs`: input of every kind that nobody means to send, for as long as asked, on servers of its own.
+"""`make inputs`: unusual input of every kind, for the given time, on its own servers.
 
     python -m tests.inputs [--minutes 5] [--seed N] [--only NAME]
 
-Prints how many examples of each kind it tried, and how they ended. A failure is shrunk and printed, and ends it with
+Prints the number of examples of each kind and their outcomes. A failure is shrunk and printed, and ends it with
 status 1; the printed seed tries the same again.
 """
 

@@ -1,4 +1,4 @@
-"""The campaigns by name: what each tries, and the check that says how one example ended."""
+"""The campaigns by name: the input of each, and the check that returns an example's outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Campaign:
     """What is there while it runs."""
 
     def run(self, examples: int, number: int, ended: Counter[str], *, shrink: bool = True) -> None:
-        """Try so many examples, and count how they ended."""
+        """Try this many examples and count their outcomes."""
 
         @seed(number)
         @settings(
@@ -57,7 +57,7 @@ def campaigns(trial: Trial) -> dict[str, Campaign]:
 
     @contextmanager
     def serving() -> Iterator[None]:
-        """Its workers change the tables, which other campaigns compare: they serve no longer than needed."""
+        """The workers run no longer than needed: they change tables that other campaigns compare."""
         with trial.within(workflows.served(trial)) as client:
             clients[:] = [client]
             yield
@@ -84,5 +84,5 @@ def campaigns(trial: Trial) -> dict[str, Campaign]:
 
 
 async def prepare(trial: Trial) -> None:
-    """Prebuilds of acme/python/small, which files and claims of the campaigns name."""
+    """Make prebuilds of acme/python/small, which files and claims of the campaigns name."""
     await make_ready(trial.engine, await make_preset(trial.engine, instances=3), 20)

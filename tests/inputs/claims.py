@@ -58,7 +58,7 @@ claim_ids = st.builds(lambda: f"claim-{next(NAMES)}") | texts
 
 
 async def check_claim(trial: Trial, pool: Any, raw: Any, claim_id: str) -> str:
-    """Claim once. Returns how that ended."""
+    """Claim once and return the outcome."""
     store = ClaimStore(pool, enabled=True)
     activities = ClaimActivities(Claims(trial.engine, store, NotedDispatcher(), RULES))
     environment = ActivityEnvironment()

@@ -37,7 +37,7 @@ def leaves() -> dict[str, Any]:
     return {name: command for name, command in found.items() if not name.startswith(LEFT_OUT)}
 
 
-# What an operating system hands over: no NUL, and what is no UTF-8 as halves of surrogate pairs.
+# Text as an operating system passes it: no NUL, and invalid UTF-8 as halves of surrogate pairs.
 words = (texts | st.sampled_from(KNOWN) | st.sampled_from(KNOWN)).filter(lambda word: "\0" not in word)
 
 
@@ -83,5 +83,5 @@ def check_line(trial: Trial, line: list[str]) -> str:
         document = json.loads(stdout)
         assert code == DONE or "error" not in document or document["error"]["type"]
     if code != DONE:
-        assert stdout or stderr, "says nothing"
+        assert stdout or stderr, "the command prints nothing"
     return str(code)

@@ -1,4 +1,4 @@
-"""Drivers that return and raise anything: the build ends all the same, by a typed end, and nothing is half written."""
+"""Drivers that return and raise anything: the build still ends with a typed outcome, and nothing is half written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Unspeakable(Exception):
 
 
 class Looks:
-    """It has what a reply has, and is none."""
+    """An object with the fields of a reply that is not a reply."""
 
     address: Any = 5
     resources: Any = None
@@ -55,7 +55,7 @@ class Looks:
     kept: Any = 3
 
 
-# What JSON has no word for, and what a database refuses.
+# Values that JSON cannot express, and values that a database refuses.
 NO_JSON = (b"\xff", {1, 2}, datetime.now(UTC), object(), {1: 2}, {None: "x"}, {(1, 2): 3})
 ERRORS = (ValueError, RuntimeError, ProvisionFailed, InvalidSource, StaleBuild, OwnedByAnother)
 SPECIAL = (
@@ -94,7 +94,7 @@ errors = st.builds(lambda kind, text: kind(text), st.sampled_from(ERRORS), texts
 
 @dataclasses.dataclass
 class Behaviour:
-    """What a driver does, whatever it is asked."""
+    """A driver's behaviour for every request."""
 
     reply: Any
     error: BaseException | None
@@ -115,7 +115,7 @@ behaviours = st.builds(
 
 
 class Odd:
-    """A driver that behaves like that."""
+    """A driver with a given behaviour."""
 
     locality = Locality.SHARED
 
@@ -138,7 +138,7 @@ class Odd:
 
 
 async def check_build(trial: Trial, preset: MadePreset, method: str, behaviour: Behaviour) -> str:
-    """Let a driver that behaves so do one build. Returns how the build ended."""
+    """Let a driver with this behaviour do one build. Return the build's outcome."""
     good = Behaviour(Provisioned(address="http://here", state={"is": "good"}), None, [], [], None)
     [workspace_id] = await record_prebuilds(trial.engine, preset, 1)
     build_id = build_id_of(workspace_id, 1)
@@ -174,7 +174,7 @@ async def check_build(trial: Trial, preset: MadePreset, method: str, behaviour: 
 
 
 async def _run(trial: Trial, driver: Odd, build_id: Any) -> None:
-    """Run the build's activity as Temporal does, again and again until it says how the build ended."""
+    """Run the build's activity as Temporal does, repeatedly until it returns the outcome."""
     activities = ProvisioningActivities(trial.engine, NotedDispatcher(), lambda _: cast("Any", driver), "host")
     beats: list[Any] = []
     for _ in range(UNEXPECTED_TRIES_MAX + 1):

@@ -43,7 +43,7 @@ VALUES = (
 
 
 def _fits(value: str) -> bool:
-    """Whether the environment of a process can have it."""
+    """Return whether the environment of a process can contain it."""
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
@@ -54,7 +54,7 @@ environments = st.dictionaries(
 
 
 async def check_environment(trial: Trial, given: dict[str, str]) -> str:
-    """Read the settings of an environment, and go where they lead. Returns how that ended."""
+    """Read the settings of an environment and use them. Return the outcome."""
     environment = {f"PREBUILDS_{name}": value for name, value in given.items()}
     ours: dict[str, Any] = {name: "" for name in os.environ if name.startswith("PREBUILDS_")}
     with mock.patch.dict(os.environ, environment | {"TEMPORAL_ADDRESS": "127.0.0.1:1"}):

@@ -52,7 +52,7 @@ KEYS = (
     *("name", "members", "templates", "presets", "source", "provisioner", "schedule", "cron", "ready_by", "<<", "x"),
     *("queue", "ready_timeout", "hit_rate", "wait_p95", "command", "image", "module", "parameters", "default"),
 )
-# What YAML alone has, as raw text in the place of a value.
+# Syntax that only YAML has, as raw text in the place of a value.
 RAW = (
     *("&a [*a]", "&a {x: *a}", "{<<: *b}", "!!python/object:os.system x", "!!binary aGk=", "!!set {a, b}", "!!bool x"),
     *("!!timestamp x", "HEX", "NINES", "1_0", "0o17", "0b1", "12:30:45", "2026-02-30", ".nan", "-.inf"),
@@ -87,7 +87,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> str:
-    """The valid file with a few things put elsewhere, taken away, or made another, also into what YAML alone has."""
+    """The valid file with a few values moved, removed or changed, also to syntax that only YAML has."""
     file, raw = copy.deepcopy(VALID), {}
     for n in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from([place for place in _places(file) if place] or [("organizations",)]))
@@ -130,7 +130,7 @@ files = st.one_of(
 
 
 async def check_file(trial: Trial, text: str) -> str:
-    """Apply a file. Returns how that ended."""
+    """Apply a file and return the outcome."""
     for word, meant in LONG.items():
         text = text.replace(word, meant)
     try:

@@ -1,4 +1,4 @@
-"""A little of `make inputs`."""
+"""A short version of `make inputs`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tried(
 
 
 @pytest.mark.parametrize("name", ["templates", "claims", "environment", "commands", "drivers", "workflows"])
-def test_nothing_that_anybody_sends_is_a_fault(tried: dict[str, Campaign], name: str) -> None:
+def test_no_input_causes_a_fault(tried: dict[str, Campaign], name: str) -> None:
     ended: Counter[str] = Counter()
     tried[name].run(EXAMPLES, 1, ended, shrink=False)  # shrinking takes minutes, and the blob says it all
     assert ended.total() >= EXAMPLES

@@ -1,4 +1,4 @@
-"""Values that nobody means to send, and the checks that all of this folder's campaigns share."""
+"""Unusual values, and the checks that all campaigns of this folder share."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ json_values = st.recursive(
 
 
 def check_refusal(error: PrebuildsError, *, fields: bool = True) -> None:
-    """A refusal says what is wrong, where, and what to do.
+    """Check that a refusal names the fault, its field and the remedy.
 
     Args:
-        fields: Whether it is about the input alone, and so names what of it is wrong.
+        fields: Whether the refusal is about the input alone and so names the wrong fields.
     """
     assert error.message
     assert error.remedy
@@ -73,7 +73,7 @@ def check_refusal(error: PrebuildsError, *, fields: bool = True) -> None:
 
 
 async def dump(engine: AsyncEngine, *, without: tuple[str, ...] = ()) -> dict[str, list[str]]:
-    """All rows of all tables, as text.
+    """Return all rows of all tables as text.
 
     Args:
         without: Tables to leave out, such as those that keep refusals.
@@ -87,7 +87,7 @@ async def dump(engine: AsyncEngine, *, without: tuple[str, ...] = ()) -> dict[st
 
 
 class Trial:
-    """What a campaign tries on: a migrated database, a folder, and the event loop that its examples run on."""
+    """The environment of a campaign: a migrated database, a folder, and the event loop of its examples."""
 
     def __init__(self, engine: AsyncEngine, url: str, folder: Path, runner: asyncio.Runner) -> None:
         self.engine = engine
@@ -102,7 +102,7 @@ class Trial:
 
     @contextlib.contextmanager
     def within(self, context: contextlib.AbstractAsyncContextManager[T]) -> Iterator[T]:
-        """Enter what examples share, and leave it."""
+        """Enter and leave the context that examples share."""
         entered = self.run(context.__aenter__())
         try:
             yield entered

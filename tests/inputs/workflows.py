@@ -1,4 +1,4 @@
-"""Workflows that get anything as input, signal, query or update: each ends or goes on, and no task of one fails."""
+"""Workflows with arbitrary input, signals, queries and updates: each ends or goes on, and no workflow task fails."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _is_sendable(values: list[Any]) -> bool:
 
 
 JSON = (b"{", b'"\\ud83d"', b"NaN", b"\xff", b"[" * 5000, b"1e999", b"9" * 5000)
-# What other SDKs, or no SDK at all, may put into a payload.
+# Payloads that other SDKs, or no SDK at all, may send.
 payloads = st.sampled_from(
     (
         *(
@@ -94,7 +94,7 @@ payloads = st.sampled_from(
         RawValue(Payload()),
     )
 )
-# The SDK refuses to send what JSON has no words for.
+# The SDK refuses to send values that JSON cannot express.
 sendable = (json_values | scalars).filter(lambda value: _is_sendable([value]))
 
 
@@ -151,7 +151,7 @@ async def served(trial: Trial) -> AsyncIterator[Client]:
 
 
 async def check_run(client: Client, kind: str, given: list[Any], sent: list[tuple[str, str, list[Any]]]) -> str:
-    """Start a workflow, send it what is to be sent, and see how it goes on. Returns how that ended."""
+    """Start a workflow, send it the messages, and return the outcome."""
     if not _is_sendable(given):
         return "not sent"
     id = f"{'claim-workspace/' if kind == 'ClaimWorkspace' else ''}tried-{next(_numbers)}"

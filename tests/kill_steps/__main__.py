@@ -20,7 +20,7 @@ ROUNDS_MAX = 200
 
 
 def run(campaign: Campaign, first: int, rounds: int) -> tuple[int, list[str]]:
-    """Kill at each step. Returns how often, and what was found wrong."""
+    """Kill at each step. Return the number of kills and the faults found."""
     kills, violations, left = 0, [], set(campaign.kinds)
     campaign.settled()
     for number in range(first, first + rounds):

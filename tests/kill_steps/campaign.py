@@ -48,7 +48,7 @@ class Campaign:
         self.kinds = KINDS if world.paused else KINDS[:3]
 
     def begin(self) -> None:
-        """A pool of one."""
+        """Make a pool of one."""
         self._apply(1)
         self._host.start()
 
@@ -70,7 +70,7 @@ class Campaign:
         self._ask_the_driver(set(rows))
 
     def provoke(self, kind: str, at: int | str) -> None:
-        """Have such a build come to a worker that kills itself at a step."""
+        """Give such a build to a worker that kills itself at a step."""
         self._host.kill()
         self._host.start(kind=kind, at=at)
         if kind == "claim":
@@ -87,7 +87,7 @@ class Campaign:
             assert self._stack.cli("presets", "invalidate", f"{self.name}/desk/one").code == 0
 
     def killed_at(self) -> str | None:
-        """Where it was killed, once it was and another one is at work; None when the effect had no such step."""
+        """Return the step of the kill once another worker runs; None if the effect had no such step."""
 
         def over() -> bool:
             steps = self._host.steps()
@@ -101,11 +101,11 @@ class Campaign:
         return step
 
     def steps(self) -> list[str]:
-        """What the worker's driver has done so far in the call that is counted."""
+        """Return the driver's steps so far in the counted call."""
         return self._host.steps()
 
     def end(self) -> None:
-        """Empty the pool; nothing may be left, nor be expected of a queue that nobody serves any more."""
+        """Empty the pool; nothing may be left, and no build may wait on a queue without a worker."""
         if self._claimed is not None:
             assert self._stack.cli("release", self._claimed).code == 0
             self._claimed = None

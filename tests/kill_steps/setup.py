@@ -17,7 +17,7 @@ DRIVERS = ("process", "container", "terraform")
 
 @contextmanager
 def campaigns_on(stack: DevStack, folder: Path, drivers: Sequence[str] = DRIVERS) -> Iterator[list[Campaign]]:
-    """A campaign for each driver, begun; its workers are gone when the block ends."""
+    """Begin a campaign for each driver; its workers have ended when the block ends."""
     with ExitStack() as opened:
         workers = opened.enter_context(Workers(stack))
         campaigns = []

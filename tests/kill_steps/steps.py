@@ -67,7 +67,7 @@ class Steps:
     def step(self, label: str) -> None:
         if not _counted.get():
             return
-        uncounted = _counted.set(False)  # what we do here is no step of the driver's
+        uncounted = _counted.set(False)  # our own calls here are not steps of the driver
         self._count += 1
         due = not self._sent and (self._count == self._at or (self._last != "" and self._last == self._at))
         os.write(self._log, f"{self._count} {label}{SIGNALLED if due else ''}\n".encode())

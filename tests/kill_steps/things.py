@@ -1,4 +1,4 @@
-"""What exists of a driver's workspaces, counted in the world and not by asking the driver."""
+"""The existing objects of a driver's workspaces, counted on the system and not by the driver."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Counts = dict[str, dict[str, int]]
 
 
 class World(Protocol):
-    """One driver's: a template's source, and what should exist of each workspace that runs."""
+    """One driver's objects: a template's source, and the expected objects of each running workspace."""
 
     driver: str
     source: dict[str, Any]
@@ -31,13 +31,13 @@ class World(Protocol):
     def count(self, host: Host) -> Counts: ...
 
     def clear(self, host: Host) -> None:
-        """Leave nothing running, also where a test has failed."""
+        """End all processes, also after a failed test."""
         ...
 
 
 class Processes:
     driver = "process"
-    # A port though nobody listens: its reservation is a thing that could leak.
+    # A port without a listener: its reservation could leak.
     source: dict[str, Any] = {  # noqa: RUF012
         "command": ["sh", "-c", "touch up; exec sleep infinity"],
         "env": {"PORT": "{port}"},
@@ -93,7 +93,7 @@ class Containers:
         self._podman = podman
 
     def clear(self, host: Host) -> None:
-        """Its engine ends with all that it has."""
+        """The engine ends with all its containers."""
 
     def count(self, host: Host) -> Counts:
         running = self._podman("ps", "--format", "{{.Names}}").split()
@@ -102,7 +102,7 @@ class Containers:
         names = [(n, "container") for n in running] + [(n, "stopped container") for n in stopped]
         names += [(n.removesuffix("-home"), "volume") for n in volumes if not n.endswith(MARK)]
         marked = {n.removesuffix(MARK) for n in volumes if n.endswith(MARK)}
-        names += [(n, "mark") for n in marked - {name for name, _ in names}]  # of nothing that is there
+        names += [(n, "mark") for n in marked - {name for name, _ in names}]  # of no existing object
         return _counts([(name.removeprefix("prebuilds-").partition("-")[2], what) for name, what in names])
 
 
@@ -132,7 +132,7 @@ class Terraforms:
         self.source: dict[str, Any] = {"files": {"main.tf": MODULE.replace("THINGS", str(self._things))}}
 
     def clear(self, host: Host) -> None:
-        """What it makes are files."""
+        """The module's objects are files."""
 
     def count(self, host: Host) -> Counts:
         root = host.folder / "terraform" / "workspaces"

@@ -42,16 +42,16 @@ def serve(order: dict[str, Any]) -> None:
             return steps.around(load(name, state_dir, deployment_id))
 
         provisioners.load = load_counted
-    if order.get("unlocked"):  # as where a folder is shared by hosts whose locks do not reach each other
+    if order.get("unlocked"):  # as in a folder shared by hosts that do not see each other's locks
         vars(worker)["only_worker"] = lambda _: nullcontext()
-    # One poll at a time: the server gives tasks to a worker that is frozen as long as it has polls of its.
+    # One poll at a time: the server gives tasks to a frozen worker while it has open polls.
     vars(worker)["worker_on"] = partial(worker_on, max_concurrent_activity_task_polls=1)
     sys.argv = ["worker.py", "--role", "provisioner", "--queue", order["queue"]]
     worker.main()
 
 
 def main() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for ended workers
     for line in iter(sys.stdin.readline, ""):
         pid = os.fork()
         if pid == 0:

@@ -54,11 +54,11 @@ class Host:
         return self.pid is not None and psutil.pid_exists(self.pid)
 
     def steps(self) -> list[str]:
-        """What the driver has done so far, as its `Steps` told."""
+        """Return the driver's steps so far, from the log of its `Steps`."""
         return self._steps.read_text().splitlines() if self._steps.exists() else []
 
     def signalled_at(self) -> str | None:
-        """The step at which it has signalled itself."""
+        """Return the step at which it signalled itself."""
         return next((line.removesuffix(SIGNALLED) for line in self.steps() if line.endswith(SIGNALLED)), None)
 
 

@@ -1,7 +1,7 @@
 """Claims whose worker freezes between taking a task and sending its statement, and goes on when all are answered.
 
 Two claims workers, and one of them freezes with claims in the air: its process by SIGSTOP, or its link to the database
-by a stall. The other one answers. Then the pools are filled again and the frozen one goes on: nobody who was told no
+by a stall. The other one answers. Then the pools are filled again and the frozen one goes on: no caller with a refusal
 may be given a workspace by what it sends then, and nobody may have another one than they were told.
 """
 
@@ -61,7 +61,7 @@ BUSY = text("""
 
 @dataclass
 class Seen:
-    """What one round saw."""
+    """The observations of one round."""
 
     answers: dict[str, str] = field(default_factory=dict)
     """By claim id, a batch's members each: the workspace that was given, or the error that the run ended with."""
@@ -82,12 +82,12 @@ class Deployment:
         self.drains: list[asyncio.Task[None]] = []
 
     async def round(self, number: int, fault: str, rng: random.Random) -> Seen:
-        """All forms at once, in one freeze."""
+        """Claim in all forms concurrently, in one freeze."""
         prefix, seen = f"{fault}-{number}-", Seen()
         pools = Pools(presets=len(FORMS))
         await pools.fill(self.engine, ready=READY)
         claiming = asyncio.gather(*self._claims(pools, prefix, seen))
-        await asyncio.sleep(rng.uniform(*FREEZE_AFTER_S))  # not a wait for a state: the moment is what is tried
+        await asyncio.sleep(rng.uniform(*FREEZE_AFTER_S))  # not a wait for a state: the test varies the moment
         # A stalled service would wait for its own answers, which a frozen worker does not.
         frozen = [self.processes[name].pid for name in ("claims", "service")] if fault == "sigstop" else []
         self.link.stall() if fault == "stall" else None
@@ -134,7 +134,7 @@ class Deployment:
         await self._until_answered(ask, [f"{claim_id}/{n}" for n in range(len(request.names))], seen)
 
     async def _until_answered(self, ask: Callable[[], Awaitable[None]], claim_ids: list[str], seen: Seen) -> None:
-        """Ask, and again under the same id as long as the outcome is not known."""
+        """Claim, and repeat under the same id while the outcome is unknown."""
         for _ in range(RETRIES_MAX):
             try:
                 return await ask()
@@ -153,7 +153,7 @@ class Deployment:
         seen.answers[claim_id] = ""  # until the service has printed it
 
     async def _read_answers(self, prefix: str, seen: Seen) -> None:
-        """Wait until other workers have answered what the frozen service had started, and count what was caught."""
+        """Wait until other workers have answered the frozen service's claims, and count the caught ones."""
         for claim_id in seen.answers:
             if "/" in claim_id:
                 continue
@@ -166,7 +166,7 @@ class Deployment:
                 try:
                     await handle.result()
                 except WorkflowFailureError:
-                    seen.answers[claim_id] = "no"  # whatever the service says later, this is what Temporal has told
+                    seen.answers[claim_id] = "no"  # Temporal's answer counts, whatever the service prints later
 
     async def _read_service(self, seen: Seen) -> None:
         stdout = self.processes["service"].stdout
@@ -203,7 +203,7 @@ class Deployment:
 
 @asynccontextmanager
 async def deployment() -> AsyncIterator[Deployment]:
-    """The servers, a claims worker behind the link, another one beside it, and a service with a worker of its own."""
+    """The servers, a claims worker behind the link, another one without it, and a service with its own worker."""
 
     async def prepare(database_url: str, temporal_address: str) -> UUID:
         return (await set_up(database_url, temporal_address)).deployment_id
@@ -231,7 +231,7 @@ async def deployment() -> AsyncIterator[Deployment]:
 
 
 def socket_folder(database_url: str) -> str:
-    """Of an embedded PostgreSQL, which listens nowhere else."""
+    """Return the socket's folder of an embedded PostgreSQL, which listens nowhere else."""
     return parse_qs(urlsplit(database_url).query)["host"][0]
 
 

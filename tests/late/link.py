@@ -1,4 +1,4 @@
-"""A link to PostgreSQL that can stall: nothing passes for a while, and later everything does, in its order."""
+"""A link to PostgreSQL that can stall: no data passes for a while, and later all of it does, in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK_BYTES = 65_536
 
 
 class Link:
-    """A proxy between a folder with a server's socket and one that a client is told."""
+    """A proxy from a client's socket folder to a server's socket folder."""
 
     def __init__(self) -> None:
         self._flows = asyncio.Event()

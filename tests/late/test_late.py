@@ -10,7 +10,7 @@ from tests.late.freeze import deployment
 
 
 @pytest.mark.timeout(300)
-async def test_nobody_is_told_no_and_given() -> None:
+async def test_a_refused_claim_never_gets_a_workspace() -> None:
     async with deployment() as running:
         seen = await running.round(1, "sigstop", random.Random(1))  # noqa: S311 - a moment to freeze at
     assert seen.wrong == []

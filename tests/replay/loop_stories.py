@@ -46,7 +46,7 @@ def a_client_asks_the_loop(stack: DevStack) -> None:
 
 
 def a_preset_is_busy(stack: DevStack) -> None:
-    """A child that nobody's loop has started is at the preset when the loop wants it."""
+    """A child that another caller started is at the preset when the loop needs it."""
     with locked(stack, "claims"):
         preset = stack.preset("claims")["preset_id"]
         stack.cli("stop", "--wait", "--cause", "to begin a child by hand")
@@ -89,7 +89,7 @@ def the_loop_is_renewed_when_idle(stack: DevStack) -> None:
 
 
 def the_loop_is_renewed_amid_work(stack: DevStack) -> None:
-    """Its history gets too long while children are at work, a preset waits its turn and somebody for that."""
+    """The history gets too long while children run, a preset waits for its turn, and a caller waits for the preset."""
     for organization in ("renewed-a", "renewed-b", "renewed-c"):
         stack.apply(organization, 1, **QUICK)
         stack.wait_whole(organization)
@@ -114,13 +114,13 @@ def the_loop_is_renewed_amid_work(stack: DevStack) -> None:
 
 
 async def _ask_for(client: PrebuildsClient, preset: UUID) -> None:
-    """Ask for a preset, and do not wait for it."""
+    """Request a preset's pass without waiting for it."""
     loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
     await loop.start_update("reconcile", [str(preset)], wait_for_stage=WorkflowUpdateStage.ACCEPTED)
 
 
 async def _mistype(client: PrebuildsClient) -> None:
-    """Send the loop what makes its history long and changes nothing."""
+    """Send the loop signals that lengthen its history and change nothing."""
     for _ in range(SIGNALS_A_TASK // SIGNALS_AT_ONCE):
         await _mistype_a_hundred(client)
 
@@ -131,7 +131,7 @@ async def _mistype_a_hundred(client: PrebuildsClient) -> None:
 
 
 async def _outgrow(client: PrebuildsClient) -> None:
-    """The same until its history is as long as it may get."""
+    """Send such signals until the history has its maximum length."""
     loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
     while (await loop.describe()).history_length < HISTORY_EVENTS_MAX:
         await loop.signal("halt")

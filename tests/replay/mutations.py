@@ -1,4 +1,4 @@
-"""Changes of workflows that break what runs: each moves, adds, drops or renames a command that a stored history has."""
+"""Changes of workflows that break open runs: each moves, adds, drops or renames a command that a stored history has."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Record a history of each case from a real stack: `python -m tests.replay.record NAME [TYPE ...]`.
 
-It adds files and never changes any: a history stands for what some release has left running out there. NAME is the
+It adds files and never changes any: a history stands for the open runs of some release. NAME is the
 prefix of the new files. Workflow types, when given, restrict what is stored, and a case that NAME has is left out. It
-takes about four minutes, and ends with 1 and the list of the cases that the stack has not shown.
+takes about four minutes, and ends with status 1 and a list of the missing cases, if any.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ HISTORIES = Path(__file__).parent / "histories"
 
 
 class RenewingStack(DevStack):
-    """Its Temporal soon suggests to continue as new, so that a loop's whole life is a short history."""
+    """A stack whose Temporal suggests early to continue as new, so that a loop's whole life is a short history."""
 
     temporal_options = ("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=300")
 
 
 async def fetch(address: str, kinds: Collection[str]) -> dict[str, list[WorkflowHistory]]:
-    """All histories of each workflow type, the shortest first."""
+    """Return all histories of each workflow type, the shortest first."""
     client = await connect(address)
     found: dict[str, list[WorkflowHistory]] = {kind: [] for kind in kinds}
     async for one in client.list_workflows():
@@ -73,7 +73,7 @@ def main() -> None:
         try:
             try:
                 tell(stack, Path(folder))
-            except Exception:  # what has been shown so far is worth having
+            except Exception:  # the cases recorded so far are kept
                 traceback.print_exc()
             missing = store(name, asyncio.run(fetch(stack.facts["temporal_address"], kinds or list(CASES))))
         finally:

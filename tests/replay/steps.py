@@ -1,4 +1,4 @@
-"""A history as the words of a story: what a workflow did and what happened to it, in order."""
+"""A history as a list of words: the workflow's steps and the events around them, in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from temporalio.client import WorkflowHistory
 
 
 def steps_of(history: WorkflowHistory) -> list[str]:
-    """Words for the events of *history* that tell one branch from another.
+    """Return words for the events of *history* that distinguish branches.
 
     An activity, local or not, is its name; `failed:`, `timed-out:`, `completed:` and `started:` carry the kind.
     Workflow tasks are left out, but for `task-lost`: the worker that had one has died.
@@ -52,7 +52,7 @@ def _marker(attributes: Any) -> str | None:
 
 
 def _json(given: Payload | Payloads) -> Any:
-    """The first value, None when there is none that JSON has."""
+    """Return the first value, or None without one in JSON."""
     payloads = given.payloads if isinstance(given, Payloads) else [given]
     if not payloads or not payloads[0].metadata["encoding"].startswith(b"json/"):
         return None

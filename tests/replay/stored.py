@@ -14,7 +14,7 @@ HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json.gz"))
 
 
 def case_of(path: Path) -> tuple[str, str]:
-    """The workflow type and the case that a file, `NAME-CASE-TYPE.json.gz`, was stored for."""
+    """Return the workflow type and the case of a stored file, `NAME-CASE-TYPE.json.gz`."""
     stem = path.name.removesuffix(".json.gz")
     rest, _, kind = stem.rpartition("-")
     return kind, rest.partition("-")[2]
@@ -28,7 +28,7 @@ def load(path: Path) -> WorkflowHistory:
 async def replay(
     history: WorkflowHistory, *workflows: type[Any], times: int = 1, runner: WorkflowRunner | None = None
 ) -> Exception | None:
-    """Replay a history *times* times in this process; returns how the first of them failed that did."""
+    """Replay a history *times* times in this process; return the first failure, if any."""
     replayer = Replayer(
         workflows=list(workflows),
         data_converter=pydantic_data_converter,

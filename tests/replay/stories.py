@@ -1,4 +1,4 @@
-"""What happens on a real stack while histories are recorded: each story leads workflows through some of the cases."""
+"""The events on a real stack while histories are recorded: each story leads workflows through some of the cases."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def builds_end_in_every_way(stack: DevStack) -> None:
 
 
 def a_build_moves_to_its_host(stack: DevStack, hosts: tuple[Host, Host]) -> None:
-    """Its first attempt is taken by a host that dies with it, the second by another one."""
+    """A host takes the build's first attempt and dies; another host takes the second."""
     first, second = hosts
     first.start(kind="apply", at=1)
     stack.apply("moves", 1, queue="moves", **QUICK)
@@ -160,7 +160,7 @@ def a_build_moves_to_its_host(stack: DevStack, hosts: tuple[Host, Host]) -> None
 
 
 def _queues(stack: DevStack, organization: str) -> list[str]:
-    """Where the provisioning of an organization's first builds was put."""
+    """Return the queues of the provisioning of an organization's first builds."""
 
     async def ask(client: PrebuildsClient) -> list[str]:
         found = []
@@ -250,7 +250,7 @@ def requests(stack: DevStack) -> None:
 
 
 def drills(stack: DevStack) -> None:
-    """A drill in each of its ways. A process of the first template runs once, so that its hand-over fails when it is
+    """Run a drill with each outcome. A process of the first template runs once, so that its hand-over fails when it is
     killed before."""
     stack.apply("once", 2, command=["sh", "-c", "test ! -e once && touch once && exec sleep infinity"], ready=None)
     stack.apply("drilled", 2, **QUICK)
@@ -284,7 +284,7 @@ def drills(stack: DevStack) -> None:
 
 
 def tell(stack: DevStack, folder: Path) -> None:
-    """All of it, the slow ends meanwhile."""
+    """Run all stories; the slow endings run concurrently."""
     with Workers(stack) as workers:
         hosts = (workers.host(folder / "a", "moves"), workers.host(folder / "b", "moves"))
         pools_grow_shrink_and_are_replaced(stack)

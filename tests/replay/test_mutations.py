@@ -24,8 +24,8 @@ async def test_replay_notices_a_change(mutation: Mutation) -> None:
 
 
 @pytest.mark.parametrize("change", UNNOTICED, ids=str)
-async def test_replay_does_not_see_what_a_command_carries(change: Mutation) -> None:
-    """So no patch is needed for it, and no replay finds a mistake in it."""
+async def test_replay_ignores_the_arguments_of_a_command(change: Mutation) -> None:
+    """Such a change needs no patch, and no replay finds a mistake in it."""
     with mutated(change) as workflow:
         for path in HISTORIES:
             if case_of(path) == (change.kind, change.case):
@@ -33,8 +33,8 @@ async def test_replay_does_not_see_what_a_command_carries(change: Mutation) -> N
 
 
 @pytest.mark.parametrize("kind", MODULES)
-async def test_what_is_compiled_without_a_change_replays(kind: str) -> None:
-    """Else it would be the compiling that replay notices."""
+async def test_a_workflow_compiled_without_a_change_replays(kind: str) -> None:
+    """Otherwise replay might notice the compilation instead of the change."""
     cases = {mutation.case for mutation in MUTATIONS if mutation.kind == kind} - {LONG}
     with unchanged(kind) as workflow:
         for path in HISTORIES:

@@ -1,4 +1,4 @@
-"""What earlier releases left running goes on: every stored history replays, twice in one process."""
+"""Open runs of earlier releases continue: every stored history replays, twice in one process."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_every_workflow_and_every_case_has_a_history() -> None:
 async def test_a_stored_history_replays(path: Path) -> None:
     kind, case = case_of(path)
     history = load(path)
-    pattern = CASES[kind].get(case, "")  # the oldest files are of no case
+    pattern = CASES[kind].get(case, "")  # the oldest files have no case
     assert shows(steps_of(history), pattern), "it is not what its name says"
     assert await replay(history, *WORKFLOWS, times=2) is None
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.__name__)
 async def test_a_workflow_does_nothing_that_the_sandbox_forbids(workflow: type[object]) -> None:
-    """Workers run without it, for speed; here it finds a clock that was read, or a file."""
+    """Workers run without the sandbox for speed. Here it detects reads of the clock or of a file."""
     smallest = min((p for p in HISTORIES if case_of(p)[0] == workflow.__name__), key=lambda path: path.stat().st_size)
     assert await replay(load(smallest), workflow, runner=SandboxedWorkflowRunner()) is None

@@ -1,4 +1,4 @@
-"""`prebuilds replay` says of a history whether this code goes its way, and where it leaves it."""
+"""`prebuilds replay` reports whether this code follows a history, and where it first differs."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def replay(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 def changed(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> str:
-    """A copy of the stored build with *change* made to its events."""
+    """Write a copy of the stored build with *change* applied to its events."""
     history = json.loads(gzip.decompress(BUILD.read_bytes()))
     change(history["events"])
     path.write_text(json.dumps(history))
     return str(path)
 
 
-def test_it_replays_every_workflow_that_workers_run() -> None:
+def test_the_command_replays_every_workflow_that_workers_run() -> None:
     assert {workflow.__name__ for workflow in WORKFLOWS} == CASES.keys()
 
 

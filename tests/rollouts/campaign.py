@@ -1,7 +1,7 @@
 """A rollout of a pool that is claimed from all the time, with its bounds read from the database's own history.
 
-A trigger records, at each change of the pool, how many members are ready and how many there are. So what is checked is
-not what a test happens to see between two looks.
+A trigger records, at each change of the pool, how many members are ready and how many there are. The check therefore
+covers every state, and not only those that a test happens to read.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ OPEN = "SELECT state, reason, from_number, to_number FROM rollouts ORDER BY star
 
 @dataclass
 class Seen:
-    """What claims met during one rollout."""
+    """The outcomes of claims during one rollout."""
 
     claimed: list[ClaimResult] = field(default_factory=list)
     missed: int = 0
@@ -75,7 +75,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class History:
-    """What the database says of one rollout."""
+    """The database's record of one rollout."""
 
     state: str
     reason: str | None

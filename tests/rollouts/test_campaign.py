@@ -1,4 +1,4 @@
-"""The short version of the campaign; `make rollouts` runs the whole, with claims at two a second and ten kills."""
+"""The short version of the campaign; `make rollouts` runs the full one, with claims at two a second and ten kills."""
 
 from __future__ import annotations
 

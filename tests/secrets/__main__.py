@@ -1,6 +1,6 @@
 """The search for a claim's secret, for each driver, with and without keys: `python -m tests.secrets [DRIVER ...]`.
 
-It ends with status 1 where a secret is found in another place than `docs/security-secrets.md` says, or is not found
+It ends with status 1 where a secret is in another place than `docs/security-secrets.md` says, or is missing
 where it says so.
 """
 

@@ -1,4 +1,4 @@
-"""Where a text is to be found: in bytes, however they are written, and in all that a stack leaves behind."""
+"""The search for a text: in bytes of any encoding, and in everything that a stack leaves behind."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PACKED = re.compile(rb"eJ[A-Za-z0-9+/]{20,}={0,2}|eN[A-Za-z0-9+/]{20,}={0,2}")
 
 
 def forms_of(secret: str) -> list[bytes]:
-    """The text as it is, in hex, and in base64 at each of the three places it may have in a longer text."""
+    """Return the text itself, in hex, and in base64 at each of its three possible offsets in a longer text."""
     raw = secret.encode()
     found = [raw, raw.hex().encode(), raw.hex().upper().encode()]
     for shift in range(3):
         encoded = base64.b64encode(b"\0" * shift + raw)
-        whole = encoded[4 if shift else 0 : -4]  # the ends are shared with what stands beside it
+        whole = encoded[4 if shift else 0 : -4]  # the first and last characters depend on the neighbouring bytes
         found += [whole, whole.translate(bytes.maketrans(b"+/", b"-_"))]
     return found
 
 
 def has(data: bytes, secret: str) -> bool:
-    """Whether *data* has the secret in any form, also within what is compressed in it."""
+    """Return whether *data* has the secret in any form, also inside compressed parts."""
     if any(form in data for form in forms_of(secret)):
         return True
     for packed in PACKED.findall(data):
@@ -47,7 +47,7 @@ def has(data: bytes, secret: str) -> bool:
 
 
 async def in_tables(database_url: str, secret: str) -> Iterator[str]:
-    """The columns that have it, each as `table.column`."""
+    """Return the columns that have it, each as `table.column`."""
     connection = await asyncpg.connect(database_url)
     try:
         columns = await connection.fetch(
@@ -58,14 +58,14 @@ async def in_tables(database_url: str, secret: str) -> Iterator[str]:
             rows = await connection.fetch(f'SELECT "{column}"::text FROM "{table}"')
             if has("\n".join(str(value) for (value,) in rows).encode(), secret):
                 found.append(f"{table}.{column}")
-        await connection.execute("CHECKPOINT")  # for whoever looks into the files next
+        await connection.execute("CHECKPOINT")  # for the following search in the files
         return iter(sorted(found))
     finally:
         await connection.close()
 
 
 async def in_histories(address: str, secret: str) -> bool:
-    """Whether an event of any workflow has it, as a client without keys is given them."""
+    """Return whether an event of any workflow has it, as read by a client without keys."""
     client = await Client.connect(address)
     async for run in client.list_workflows():
         history = await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
@@ -75,7 +75,7 @@ async def in_histories(address: str, secret: str) -> bool:
 
 
 def in_files(folder: Path, secret: str) -> set[Path]:
-    """The files below *folder* that have it."""
+    """Return the files below *folder* that have it."""
     found = set()
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def in_files(folder: Path, secret: str) -> set[Path]:
 
 
 def place_of(path: Path, state_dir: Path) -> str:
-    """What a file of a state folder is, by its path with ids left out."""
+    """Return the kind of a state folder's file: its path without ids."""
     parts = path.relative_to(state_dir).parts
     if parts[0] in ("postgres", "temporal"):
         return f"files of {parts[0]}"
@@ -94,7 +94,7 @@ def place_of(path: Path, state_dir: Path) -> str:
 
 @contextmanager
 def watched_processes(secret: str) -> Iterator[set[str]]:
-    """Looks at every process of the machine, again and again, until the block ends; what it saw is added meanwhile."""
+    """Scan every process of the machine repeatedly until the block ends, and add the findings."""
     seen: set[str] = set()
     ended = threading.Event()
 
@@ -117,7 +117,7 @@ def watched_processes(secret: str) -> Iterator[set[str]]:
 
 
 def places(stack: DevStack, secret: str, output: Iterable[str], spans: Callable[[], bytes]) -> set[str]:
-    """Everywhere that a stack, which runs, keeps or tells the secret."""
+    """Return every place where a running stack stores or prints the secret."""
     found = {f"database {column}" for column in asyncio.run(in_tables(stack.facts["database_url"], secret))}
     if asyncio.run(in_histories(stack.facts["temporal_address"], secret)):
         found.add("Temporal histories")
@@ -132,7 +132,7 @@ def places(stack: DevStack, secret: str, output: Iterable[str], spans: Callable[
 
 
 def documented(page: Path, driver: str, *, keys: bool, deleted: bool) -> set[str]:
-    """The places where the page's table says that a claim's secret stands in clear.
+    """Return the places where the page's table declares a claim's secret in clear.
 
     Its columns: place, drivers (`all` or names), without keys, with keys, until when. A cell says `clear` where the
     secret can be read. After the workspace's deletion it is still where the last column names one of `OUTLIVING`.

@@ -1,4 +1,4 @@
-"""A claim with a secret, its workspace's life and end, and where the secret is found meanwhile and after."""
+"""A claim with a secret, its workspace's life and end, and the places of the secret during and after it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Kept:
-    """What was sent out of a stack."""
+    """The data that a stack has sent out."""
 
     collector: Collector
     webhooks: Receiver
@@ -97,7 +97,7 @@ def apply(stack: DevStack, driver: str) -> None:
 
 
 def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None) -> Found:
-    """Claim, stop, start, and delete; look after each half."""
+    """Claim, stop, start, and delete; search after each half."""
     secret = f"hunter2-{uuid4().hex}"
     workspace = f"alice/{driver}-dev"
     output: list[str] = []
@@ -153,7 +153,7 @@ def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None)
 
 
 def _in_answers(stack: DevStack, kept: Kept, driver: str, secret: str, claim_id: str) -> set[str]:
-    """Whether the HTTP server tells the secret, to a refused claim that brings it, too, or as Temporal's codec."""
+    """Return whether the HTTP server reveals the secret, also in a refusal of a claim, or as Temporal's codec."""
     token, address = (stack.state_dir / "token").read_text().strip(), stack.facts["http"]
     request = {"preset": f"{driver}/desk/one", "owner": "alice", "name": f"{driver}-dev"}
     answers = []
@@ -194,7 +194,7 @@ def _in_engine(podman: Podman | None, secret: str) -> set[str]:
 
 
 def terraform_on_path(folder: Path) -> dict[str, str]:
-    """A `terraform` of the tests' own, and the environment that finds it."""
+    """Return an environment that finds the tests' own `terraform`."""
     folder.mkdir(exist_ok=True)
     path = write_terraform(folder / "terraform")
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PREBUILDS_TERRAFORM": str(path)}

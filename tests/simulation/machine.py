@@ -1,5 +1,5 @@
 """Everything at once, in any order: stale plans, claims, failing and slow builds, new versions, pauses, clock steps and
-activities that run twice, over the real store; with what must hold checked after each step."""
+activities that run twice, over the real store; the invariants are checked after each step."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class PoolMachine(Checked):
 
     @rule(outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=8))
     def run_pass(self, outcomes: list[str]) -> None:
-        """A pass, and provisioners that are done with so many builds before anything else happens."""
+        """A pass, and provisioners that finish this many builds before anything else happens."""
         with Watched(self.world):
             self.world.full_pass()
         # A canary that has failed has made the content before active again.
@@ -197,7 +197,7 @@ class PoolMachine(Checked):
     @rule()
     def relay(self) -> None:
         self.world.relay()
-        assert not self.world.rows(UNMATCHED), "nobody waits beside what is ready"
+        assert not self.world.rows(UNMATCHED), "no claim waits while a prebuild is ready"
         self._count("relay")
 
     # --- Provisioners ---

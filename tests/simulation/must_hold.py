@@ -1,4 +1,4 @@
-"""What must hold of a simulated deployment: after each step, around a write of the pool, and once it is left alone."""
+"""The invariants of a simulated deployment: after each step, around a write of the pool, and once no faults occur."""
 
 from __future__ import annotations
 
@@ -90,16 +90,18 @@ class Checked(RuleBasedStateMachine):
             assert child.held == (turn.held.reason if turn.held and not child.more else child.held)
 
     def teardown(self) -> None:
-        """Left alone, without faults, it comes to rest at what is desired, and then does nothing more."""
+        """Without further faults the deployment reaches its desired state and then does nothing more."""
         if not self.policies:
             return
         self.world.run(loop.resume(self.world.engine, "ops"))
-        # What waits for claims, or for somebody who makes room, waits no longer.
+        # Builds that wait for claims, or for an operator who makes room, wait no longer.
         self.template = {key: value for key, value in self.template.items() if key != "canary"}
         self.pool_members = None
         self._apply()
         for round_ in range(SETTLING_ROUNDS):
-            if round_ < CLEARING_ROUNDS:  # past every backoff, retry and retention; what waits for somebody is lifted
+            if (
+                round_ < CLEARING_ROUNDS
+            ):  # past every backoff, retry and retention; holds that need an operator are lifted
                 self.world.let_pass(timedelta(hours=2))
                 self.world.execute("UPDATE presets SET limit_reset_at = now()")
             self.world.relay()
@@ -132,7 +134,7 @@ class Checked(RuleBasedStateMachine):
             self.claimed[workspace] = holder
 
     def _apply(self) -> None:
-        """Apply what the policies and the template say."""
+        """Apply the policies and the template."""
         raise NotImplementedError
 
     def _plan(self) -> PassPlan:
@@ -143,7 +145,7 @@ class Checked(RuleBasedStateMachine):
 
 
 class Watched:
-    """What the pool's own writes may change, of each preset: checked around one step."""
+    """Check the changes that the pool's own writes may make to each preset, around one step."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -189,19 +191,19 @@ def _check(was: PresetSnapshot, now: PresetSnapshot) -> None:
     if created:
         state = state_of(now)
         assert now.preset.active
-        assert state_of(replace(was, taken_at=now.taken_at)).held is None, "what is held creates nothing"
+        assert state_of(replace(was, taken_at=now.taken_at)).held is None, "a held preset creates nothing"
         most = state.target + now.preset.standby
         assert count_prebuilds(now.preset, now.prebuilds, now).fresh + state.starting <= most
-    assert begun <= set(deletions(replace(was, taken_at=now.taken_at))), "only what is due is deleted"
+    assert begun <= set(deletions(replace(was, taken_at=now.taken_at))), "only due members are deleted"
     if was.preset.active:
         left = count_prebuilds(now.preset, now.prebuilds, now).fresh
         had = count_prebuilds(was.preset, was.prebuilds, now).fresh
         least = state_of(was).target if was.share is None else min(state_of(was).target, was.share.most)
-        assert left >= min(had, least), "never a good one at or below what is desired"
+        assert left >= min(had, least), "never a good one at or below the desired count"
 
 
 def _check_limits(before: dict[UUID, PresetSnapshot], after: dict[UUID, PresetSnapshot]) -> None:
-    """What a write adds is within the limits of its pool, over all generations, and of its organization."""
+    """A write's creations are within the limits of its pool, over all generations, and of its organization."""
     created = {i: _created(was, after[i]) for i, was in before.items() if i in after}
     members = sum(count_prebuilds(now.preset, now.prebuilds, now).members for now in after.values())
     limits = {now.preset.pool_members for now in after.values()}
@@ -217,13 +219,13 @@ def _check_limits(before: dict[UUID, PresetSnapshot], after: dict[UUID, PresetSn
 
 
 def _begun(was: PresetSnapshot, now: PresetSnapshot) -> set[UUID]:
-    """What a write has begun to create or to delete."""
+    """Return the creations and deletions that a write has begun."""
     deleting = {p.id for p in was.prebuilds if p.in_progress is Transition.DELETE}
     return _created(was, now) | {p.id for p in now.prebuilds if p.in_progress is Transition.DELETE} - deleting
 
 
 def _check_generations(was: PresetSnapshot, now: PresetSnapshot) -> None:
-    """What holds of a preset while its pool has several generations: nobody goes whom no plan names, and the bounds."""
+    """Check a preset whose pool has several generations: only planned members are deleted, and the bounds hold."""
     before, after = (generations_of(replace(one, taken_at=now.taken_at)) for one in (was, now))
     if before is None or after is None:
         return

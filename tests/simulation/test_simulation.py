@@ -23,7 +23,7 @@ SHORT = settings(
 
 
 @pytest.mark.timeout(300)
-def test_any_order_of_events_keeps_what_must_hold(postgres_server: str, migrated_template: str) -> None:
+def test_any_order_of_events_keeps_the_invariants(postgres_server: str, migrated_template: str) -> None:
     with asyncio.Runner() as runner:
         database = "simulation"
         runner.run(create_database(postgres_server, database, template=migrated_template))

@@ -180,7 +180,7 @@ class World:
     def carry_out(
         self, plan: ReconcilePlan, kind: str, pending_max: int | None = None, times: int = 1
     ) -> list[Written]:
-        """One of a child's writes, *times* at once; a superseded one has written nothing."""
+        """Run one of a child's writes *times* concurrently; a superseded one has written nothing."""
         moves = [*plan.resume, *plan.pause]
         ids = {"create": plan.create, "delete": plan.delete, "cancel": plan.cancel, "move": moves}[kind]
 
@@ -261,7 +261,7 @@ class World:
         return self.run(at_once())
 
     def wait(self, preset: str, owner: str, name: str, claim_id: str) -> ClaimResult | None:
-        """A claim that joins the queue when nothing is ready; the workspace that it found ready, if any."""
+        """Claim, and join the queue when nothing is ready; return the workspace that was ready, if any."""
         path = f"acme/python/{preset}"
         request = ClaimRequest(preset=path, owner=owner, name=name, on_empty=OnEmpty.WAIT)
         target, request_hash = ClaimTarget(path, path=path.split("/")), hash_request(request)
@@ -283,7 +283,7 @@ class World:
         return self.run(join())
 
     def leave(self, claim_id: str, *, look: bool) -> ClaimResult | None:
-        """What a waiting claim's workflow does when it is woken, late or cancelled."""
+        """Do a waiting claim's step after its wake, deadline or cancellation."""
         if claim_id not in self._waits:
             return None
         request_hash, run = self._waits[claim_id]

@@ -1,1 +1,1 @@
-"""Two releases side by side on one database and one namespace; `python -m tests.upgrade` tries it at length."""
+"""Two releases side by side on one database and one namespace; `python -m tests.upgrade` runs a long version."""

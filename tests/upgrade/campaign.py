@@ -1,4 +1,4 @@
-"""An upgrade under claims: the release before alone, both releases side by side with kills, this release alone.
+"""An upgrade under claims: the previous release alone, both releases side by side with kills, this release alone.
 
 No loop is stopped and nobody waits: a claim that waits in line and a build that takes its time live through all of it.
 """
@@ -78,7 +78,7 @@ class Upgrade:
         self._workers: list[Worker] = []
 
     async def run(self, plan: Plan, say: Callable[[str], None]) -> Seen:
-        """Carry out the whole upgrade while claims are made, and return what they were answered."""
+        """Carry out the whole upgrade while claims are made, and return their answers."""
         await self._set_up(plan.pool)
         client = PrebuildsClient(await connect(self._places["TEMPORAL_ADDRESS"]))
         async with claiming(client, plan) as traffic:
@@ -104,7 +104,7 @@ class Upgrade:
         return traffic.seen
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill the remaining processes."""
         for worker in self._workers:
             worker.end()
         end_workspaces(self._folder / host for host in ("one", "two"))
@@ -132,7 +132,7 @@ class Upgrade:
         await self._until(worker.is_serving, f"{name} to serve")
 
     async def _migrate(self) -> None:
-        """Expand the schema under claims: said before, done, and said to be done."""
+        """Expand the schema under claims: check the plan, run it, and check that it is done."""
         code, plan = await self._command(self.new, "migrate", "--check")
         assert (code, plan["needed"]) == (1, True)
         code, done = await self._command(self.new, "migrate")
@@ -166,7 +166,7 @@ class Upgrade:
         await self._start(self.new, "provisioner", "one")  # the workspaces on that host need one
 
     async def _finish(self) -> None:
-        """Shut the release before out."""
+        """Lock the previous release out."""
         code, done = await self._command(self.new, "migrate", "--finish")
         assert (code, done["finished"]) == (0, True)
         code, answer = await self._command(self.old, "status")
@@ -204,10 +204,12 @@ class Upgrade:
         return bool((await self._fetch(UNFINISHED))[0][0] == 0)
 
     async def _check_end(self, temporal: Client, claimed: Sequence[ClaimResult]) -> None:
-        """Compare what was answered with what is recorded, and see that nothing is stuck."""
+        """Compare the answers with the records, and check that nothing is stuck."""
         answered = {(claim.claim_id, str(claim.workspace_id), claim.owner) for claim in claimed}
         assert len({workspace for _, workspace, _ in answered}) == len(claimed), "a workspace was given twice"
-        assert {tuple(row) for row in await self._fetch(BOOKS)} == answered, "what is recorded was answered, no more"
+        assert {tuple(row) for row in await self._fetch(BOOKS)} == answered, (
+            "the recorded workspaces equal the answered ones"
+        )
         await self._until(self._nothing_is_unfinished, "every build to end")
         assert (await temporal.count_workflows(STUCK)).count == 0
         builds = [row[0] for row in await self._fetch("SELECT id FROM workspace_builds ORDER BY created_at LIMIT 5")]

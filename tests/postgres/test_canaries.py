@@ -200,7 +200,7 @@ async def test_slow_creations_and_failed_drills_count(engine: AsyncEngine) -> No
     assert (await find_preset(engine)).id == old.id
 
 
-async def test_a_third_version_and_a_canary_taken_away(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_third_version_supersedes_a_canary_and_may_remove_it(engine: AsyncEngine, store: ClaimStore) -> None:
     await tried(engine, 4)
     third = await version(engine, 3, 4)
     await roll(engine)

@@ -77,7 +77,7 @@ async def ready(engine: AsyncEngine, number: int, preset: str = "small", templat
     return made
 
 
-async def test_a_hundred_at_once_in_one_transaction(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_batch_of_a_hundred_wins_in_one_transaction(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     made = await ready(engine, 120)
     result = await desk.ask_all("class", names(100), initiator="bob", ttl_seconds=60)
@@ -97,7 +97,7 @@ async def test_a_hundred_at_once_in_one_transaction(engine: AsyncEngine, desk: D
     assert set(desk.dispatcher.nudged) == {preset.id}
 
 
-async def test_ninety_nine_of_a_hundred_are_none(engine: AsyncEngine, desk: Desk) -> None:
+async def test_a_batch_of_a_hundred_with_99_ready_wins_nothing(engine: AsyncEngine, desk: Desk) -> None:
     await make_preset(engine)
     await ready(engine, 99)
     before = await rows_of(engine)
@@ -187,7 +187,7 @@ async def test_a_refused_batch_writes_nothing(
     [([], "names"), (names(CLAIMS_MAX + 1), "names"), (["a", "b", "a"], "distinct"), (["a", "Not A Name"], "names.1")],
     ids=["none", "too many", "twice", "no name"],
 )
-async def test_names_that_cannot_be_are_refused_by_field(desk: Desk, given: list[str], field: str) -> None:
+async def test_impossible_names_are_refused_by_field(desk: Desk, given: list[str], field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
         await desk.ask_all("class", given)
 
@@ -239,7 +239,9 @@ async def test_batches_and_single_claims_at_once_count_exactly(
         await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
 
 
-async def test_two_batches_that_want_more_than_there_is(engine: AsyncEngine, store: WatchedStore, desk: Desk) -> None:
+async def test_competing_batches_beyond_the_pool_never_deadlock(
+    engine: AsyncEngine, store: WatchedStore, desk: Desk
+) -> None:
     """Each would hold rows that the other waits for."""
     preset = await make_preset(engine)
     for n in range(15):
@@ -256,7 +258,7 @@ async def test_two_batches_that_want_more_than_there_is(engine: AsyncEngine, sto
     assert store.deadlocks == 0
 
 
-async def test_the_same_names_in_another_order_from_another_pool(
+async def test_batches_with_the_same_names_in_another_order_never_deadlock(
     engine: AsyncEngine, store: WatchedStore, desk: Desk
 ) -> None:
     """Each would hold names that the other waits for."""

@@ -69,7 +69,7 @@ async def until_answered(ask: Callable[[], Awaitable[T]]) -> T:
                 continue
 
 
-async def test_a_connection_cut_in_mid_claim(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
+async def test_a_claim_survives_a_connection_cut_midway(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
     preset = await make_preset(engine)
     [last] = await make_ready(engine, preset, 1)
     rows = await rows_of(engine)
@@ -85,7 +85,7 @@ async def test_a_connection_cut_in_mid_claim(engine: AsyncEngine, desk: Desk, da
     assert again.workspace_id == last
 
 
-async def test_a_connection_cut_in_mid_batch(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
+async def test_a_batch_survives_a_connection_cut_midway(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
     preset = await make_preset(engine)
     *free, last = await make_ready(engine, preset, 4)
     rows = await rows_of(engine)
@@ -100,7 +100,9 @@ async def test_a_connection_cut_in_mid_batch(engine: AsyncEngine, desk: Desk, da
     assert {c.workspace_id for c in again.claims} == {*free, last}
 
 
-async def test_a_claim_that_cannot_learn_why_the_pool_is_empty(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_claim_that_cannot_read_the_miss_reason_fails_as_unavailable(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
     await make_preset(engine)
     away = create_engine(NOWHERE)
     desk = Desk(away, store)
@@ -111,14 +113,14 @@ async def test_a_claim_that_cannot_learn_why_the_pool_is_empty(engine: AsyncEngi
     await away.dispose()
 
 
-async def test_presets_that_cannot_be_looked_up(store: ClaimStore) -> None:
+async def test_a_failed_preset_lookup_is_reported_as_unavailable(store: ClaimStore) -> None:
     await store.pool.close()
     for looked_up in (offers_of_template, template_exists):
         with pytest.raises(StoreUnavailable, match="same id"):
             await looked_up(store.pool, "acme", "python")
 
 
-async def test_connections_cut_at_any_moment(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
+async def test_claims_survive_connections_cut_at_any_moment(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
     """A caller without an answer repeats the request until it has one: one workspace for each claim."""
     preset = await make_preset(engine)
     cut = 0

@@ -117,7 +117,9 @@ async def test_nothing_is_claimed_once_it_was_invalidated(engine: AsyncEngine, s
     assert min(winners["claim"], winners["invalidation"]) > 0, winners
 
 
-async def test_a_new_version_and_claims_of_the_one_before(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
+async def test_a_new_version_races_with_claims_of_the_previous_one(
+    engine: AsyncEngine, store: ClaimStore, desk: Desk
+) -> None:
     await make_preset(engine, instances=1)
     winners: Counter[str] = Counter()
     for n in range(ROUNDS):
@@ -162,7 +164,7 @@ async def test_claims_go_on_in_a_pause_that_stops_deletions(engine: AsyncEngine,
     assert min(winners["deletion"], winners["pause"]) > 0, winners
 
 
-async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_release_by_name_races_with_its_claim(engine: AsyncEngine, store: ClaimStore) -> None:
     """The release uses the name from the claim, which exists from the claim's commit on."""
     preset = await make_preset(engine, instances=1)
     found: Counter[bool] = Counter()
@@ -187,7 +189,7 @@ async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: Claim
     assert min(found[True], found[False]) > 0, found
 
 
-async def test_releasing_a_prebuild_that_is_being_claimed(engine: AsyncEngine, store: ClaimStore) -> None:
+async def test_a_release_by_id_races_with_a_claim(engine: AsyncEngine, store: ClaimStore) -> None:
     """The release uses the id, as an operator may."""
     preset = await make_preset(engine, instances=1)
     winners: Counter[str] = Counter()
@@ -206,7 +208,7 @@ async def test_releasing_a_prebuild_that_is_being_claimed(engine: AsyncEngine, s
 # --- One claim more than once ----------------------------------------------------------------------------------------
 
 
-async def test_attempts_of_one_claim_on_the_last_prebuild(engine: AsyncEngine, desk: Desk) -> None:
+async def test_concurrent_attempts_of_one_claim_win_the_last_prebuild_once(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     for n in range(ROUNDS):
         [last] = await make_ready(engine, preset, 1)
@@ -219,7 +221,7 @@ async def test_attempts_of_one_claim_on_the_last_prebuild(engine: AsyncEngine, d
         desk.dispatcher.started.clear()
 
 
-async def test_different_requests_under_one_id_at_once(engine: AsyncEngine, desk: Desk) -> None:
+async def test_one_of_two_requests_under_one_claim_id_is_refused(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine)
     for n in range(ROUNDS):
         await make_ready(engine, preset, 2)

@@ -90,7 +90,7 @@ async def test_a_promoted_standby_is_noticed_only_where_it_lost_something(
     assert found.startswith("host h1: event ")
 
 
-async def test_claims_go_on_at_the_other_host_and_keep_what_was_told(
+async def test_claims_go_on_at_the_other_host_and_keep_reported_answers(
     tmp_path: Path, start: Callable[[EmbeddedPostgres], EmbeddedPostgres]
 ) -> None:
     primary = start(EmbeddedPostgres(tmp_path / "primary", durable=False))

@@ -294,7 +294,7 @@ HOT: dict[str, Callable[[Deployment], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("name", HOT)
-async def test_no_statement_reads_what_has_ever_been(deployment: Deployment, plans: Plans, name: str) -> None:
+async def test_no_statement_reads_the_whole_history(deployment: Deployment, plans: Plans, name: str) -> None:
     await HOT[name](deployment)
     await asyncio.sleep(0)  # messages of the last statement
     reads = [read for read in plans.reads if read.table in BIG]

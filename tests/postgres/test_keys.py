@@ -140,7 +140,7 @@ async def test_a_rotation_encrypts_plain_states_and_reports_unopenable_ones(
     assert SECRET not in await dump(engine)
 
 
-async def test_two_rotations_at_once_and_a_driver_that_saves_meanwhile(
+async def test_concurrent_rotations_change_each_value_once_and_keep_new_states(
     engine: AsyncEngine, pool: asyncpg.Pool[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, begun = await fill(engine, pool, monkeypatch, OLD)

@@ -44,7 +44,7 @@ async def test_jobs_in_parts_are_all_jobs_once(engine: AsyncEngine, system: Oper
     assert all(job.workspace.startswith("prebuilds/") for job in page.rows)
 
 
-async def test_workspaces_and_presets_in_parts(engine: AsyncEngine, system: Operations) -> None:
+async def test_lists_of_workspaces_and_presets_continue_after_a_cursor(engine: AsyncEngine, system: Operations) -> None:
     ids = sorted(await record_prebuilds(engine, await make_preset(engine, instances=3), 3))  # all of one age
     first = await system.workspaces.list(limit=2)
     assert first.next is not None

@@ -88,7 +88,7 @@ async def plan_of(engine: AsyncEngine, statement: Any, **values: Any) -> list[di
     return nodes(explained[0]["Plan"])
 
 
-async def test_no_reading_grows_with_what_has_ever_been(engine: AsyncEngine, database_url: str) -> None:
+async def test_no_reading_grows_with_the_history(engine: AsyncEngine, database_url: str) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
     await begin_prebuilds(engine, preset, 1)

@@ -318,7 +318,7 @@ async def test_pending_builds_stay_within_the_capacity_however_many_write_at_onc
     assert (await one(engine, "SELECT count(*) FROM workspace_builds WHERE status = 'pending'")).count == 5
 
 
-async def test_capacity_is_shared_fairly_and_told(engine: AsyncEngine) -> None:
+async def test_capacity_is_shared_fairly_and_its_limits_are_recorded(engine: AsyncEngine) -> None:
     rules = Rules(max_pending_builds=6)
     greedy = await make_preset(engine, template="greedy", instances=50)
     modest = await make_preset(engine, template="modest", instances=2)

@@ -7,7 +7,7 @@ import pytest
 from prebuilds.bench.figures import Report, Sample, histogram, quantile, ratio
 
 
-def test_quantiles_of_few_and_of_nothing() -> None:
+def test_quantiles_exist_for_any_sample_but_an_empty_one() -> None:
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile(range(100), 0.99) == 99
     assert quantile([], 0.5) is None

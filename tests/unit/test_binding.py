@@ -66,7 +66,7 @@ def test_a_database_and_a_namespace_fit_by_their_recorded_ids(
 
 
 @pytest.mark.parametrize(("marks", "right"), [(MINE, True), (BOTH, True), ({}, True), (OTHERS, False)])
-def test_a_client_that_expects_a_deployment(marks: dict[UUID, str], right: bool) -> None:
+def test_a_client_refuses_another_deployment_than_expected(marks: dict[UUID, str], right: bool) -> None:
     namespace = NamespaceSide("default", "temporal:7233", "a", marks)
     if right:
         require_expected(OURS, namespace)
@@ -75,7 +75,7 @@ def test_a_client_that_expects_a_deployment(marks: dict[UUID, str], right: bool)
         require_expected(OURS, namespace)
 
 
-def test_marks_that_anybody_may_have_written() -> None:
+def test_foreign_marks_are_parsed_safely() -> None:
     data = {f"{KEY}{OURS}": "db\x1b[31m/ours", f"{KEY}{THEIRS}": "", f"{KEY}no-id": "db", "owner": "somebody"}
     assert _parse_marks(data) == {OURS: r"db\x1b[31m/ours"}
 

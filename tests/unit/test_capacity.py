@@ -123,7 +123,7 @@ def test_a_division_is_max_min_fair(found: list[Demand], capacity: int, turn: in
 
 @given(st.integers(2, 30), st.data(), st.integers(0, 10_000))
 @settings(deadline=None)
-def test_with_less_capacity_than_presets_each_has_its_turn(presets: int, data: st.DataObject, turn: int) -> None:
+def test_each_preset_has_its_turn_when_capacity_is_scarce(presets: int, data: st.DataObject, turn: int) -> None:
     capacity = data.draw(st.integers(1, presets - 1))
     found = demands(*[(0, 3)] * presets)
     rounds = -(-presets // capacity)

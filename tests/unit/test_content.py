@@ -33,7 +33,7 @@ def reordered(value: Any) -> Any:
 
 
 @given(one=CONTENTS, other=CONTENTS)
-def test_equal_ids_are_equal_content_and_no_more(one: VersionContent, other: VersionContent) -> None:
+def test_ids_are_equal_exactly_when_the_content_is(one: VersionContent, other: VersionContent) -> None:
     assert (one.ids(TEMPLATE).version == other.ids(TEMPLATE).version) == (one == other)
     shared = (one.provisioner, one.queue, one.source) == (other.provisioner, other.queue, other.source)
     for name, preset in one.ids(TEMPLATE).presets.items():
@@ -53,7 +53,7 @@ def test_other_presets_change_the_version_and_no_id_of_a_preset(
 
 
 @given(content=CONTENTS)
-def test_order_of_keys_is_no_content_and_another_template_is_another_thing(content: VersionContent) -> None:
+def test_ids_ignore_the_order_of_keys_and_differ_by_template(content: VersionContent) -> None:
     other = replace(content, source=reordered(content.source), parameters=reordered(content.parameters))
     assert other.ids(TEMPLATE) == content.ids(TEMPLATE)
     elsewhere = content.ids(uuid4())

@@ -29,7 +29,7 @@ def variables(name: str) -> dict[str, dict[str, Any]]:
     return {variable["name"]: variable for variable in DASHBOARDS[name]["templating"]["list"]}
 
 
-def test_there_is_one_for_the_operator_and_one_for_a_preset() -> None:
+def test_the_operator_and_a_preset_each_have_a_dashboard() -> None:
     assert set(DASHBOARDS) == {"deployment", "preset"}
     assert len({dashboard["uid"] for dashboard in DASHBOARDS.values()}) == 2
 

@@ -91,7 +91,7 @@ def test_a_claim_of_a_paused_one_waits_for_its_promotion() -> None:
     assert outlook(expired, measured, ahead=0).wait is None
 
 
-def test_for_a_claim_in_the_queue_a_prebuild_is_made_while_none_is_desired() -> None:
+def test_a_prebuild_is_made_for_a_queued_claim_even_when_none_is_desired() -> None:
     assert outlook(pool(instances=0, waiting=1), MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1)
 
 
@@ -105,7 +105,7 @@ def test_a_backoff_gives_its_end_and_no_expected_wait() -> None:
     assert (held.wait, held.held_until) == (None, NOW + timedelta(seconds=50))
 
 
-def test_before_its_schedule_begins_a_pool_makes_nothing() -> None:
+def test_a_pool_makes_nothing_before_its_schedule_begins() -> None:
     """It is Monday, 9:14."""
     for cron, minutes in (("* 10-17 * * *", 46), ("* 8 * * *", 60)):
         asleep = pool(instances=0)

@@ -143,7 +143,7 @@ def test_a_program_of_a_template_never_runs_with_our_rights(tmp_path: Path) -> N
         ("100000-4294967295", "must lie between"),
     ],
 )
-def test_a_range_that_cannot_be_is_refused(text: str, says: str) -> None:
+def test_an_impossible_range_is_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_user_ids(text)
 

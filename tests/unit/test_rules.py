@@ -140,12 +140,12 @@ def test_a_schedule_that_cannot_be_read_is_refused_by_name(schedule: str) -> Non
     ("text", "expected"),
     [("90s", 90), ("15m", 900), ("1h30m", 5400), ("2d", 172_800), ("250ms", 0.25), ("0", 0), (0, 0)],
 )
-def test_durations_as_people_write_them(text: object, expected: float) -> None:
+def test_durations_are_read_as_people_write_them(text: object, expected: float) -> None:
     assert parse_duration(text) == timedelta(seconds=expected)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5m", "5 m", "1y", "366d", True])
-def test_other_durations_are_refused(text: object) -> None:
+def test_invalid_durations_are_refused(text: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_duration(text)
 
@@ -190,7 +190,7 @@ def test_a_bad_claim_names_its_field(change: dict[str, Any], field: str) -> None
         {"on_empty": "fail", "wait_timeout_seconds": 300, "on_timeout": "fail"},  # what is so anyway may be said
     ],
 )
-def test_a_good_claim(change: dict[str, Any]) -> None:
+def test_a_valid_claim_is_accepted(change: dict[str, Any]) -> None:
     request = parse_input(ClaimRequest, GOOD | change, "claim")
     assert check_request(request) is request
 

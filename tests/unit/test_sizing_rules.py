@@ -108,12 +108,12 @@ def test_the_claims_of_slots_hit_as_often_as_independent_ones() -> None:
 
 
 @pytest.mark.parametrize(("lead_s", "most"), [(1, [4, 3]), (10, [4, 3]), (11, [5, 3]), (20, [5, 3]), (60, [6, 4])])
-def test_claims_within_a_lead_time(lead_s: float, most: list[int]) -> None:
+def test_claims_within_a_lead_time_are_counted(lead_s: float, most: list[int]) -> None:
     demand = Demand(MONDAY, [4, 1, 0, 0, 0, 1, 0, 3, 0, 0, 0, 0])
     assert list(demand.within_lead(lead_s)) == most
 
 
-def test_a_peak_is_held_for_its_while() -> None:
+def test_a_peak_is_held_for_its_duration() -> None:
     assert PeakHold(2).sizes(per_minute(0, 5, 0, 0, 1), 10) == [0, 0, 5, 5, 0, 1]
     assert PeakHold(2, 1.5).sizes(per_minute(0, 5), 10) == [0, 0, 8]
 

@@ -63,7 +63,9 @@ def test_an_unknown_format_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "-o: xml is not a format; give one of wide, json, yaml, name" in capsys.readouterr().err
 
 
-def test_names_alone_and_yaml(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_and_yaml_formats_are_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(output, "FORMAT", "name")
     output.table(JOBS, [ROW, ROW], empty="no jobs")
     output.table(JOBS, [], empty="no jobs")

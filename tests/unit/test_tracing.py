@@ -128,7 +128,7 @@ def test_a_callers_trace_goes_on_only_where_the_server_says_so(exported: Any) ->
     assert goes_on.attributes["http.response.status_code"] == "503"
 
 
-def test_the_standard_variables_sample() -> None:
+def test_the_standard_sampling_variables_are_honoured() -> None:
     with collector() as kept:
         lines = run(kept, OTEL_TRACES_SAMPLER="always_off")
         assert kept.spans == []

@@ -163,7 +163,7 @@ def test_jobs_before_an_install_need_nothing_that_comes_after_them(values: str) 
     assert all(each["spec"]["suspend"] for each in jobs.values()), "a person begins them"
 
 
-def test_under_the_worker_controller_roles_with_workflows_are_worker_deployments() -> None:
+def test_roles_with_workflows_become_worker_deployments_under_the_controller() -> None:
     objects = rendered("worker-controller.yaml")
     assert set(of_kind(objects, "Deployment")) == {"main-prebuilds-http"}
     versioned = of_kind(objects, "WorkerDeployment")

@@ -135,7 +135,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
         case "loop_stopped":
             return f"loop stopped by {actor}: {data['cause']}"
         case "loop_started":
-            return "loop started again, since it had ended unasked" if data.get("was") else f"loop started by {actor}"
+            again = data.get("was") == "running"
+            return "loop started again, since it had ended unasked" if again else f"loop started by {actor}"
         case "build_succeeded" | "build_failed" | "build_canceled":
             stage = "" if data["stage"] == "none" else f" ({data['stage']})"
             why = f": {one_line(data['error'])}" if data["error"] else ""

@@ -84,6 +84,7 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("loop_stopped", {"cause": "maintenance"}, "loop stopped by ops: maintenance"),
     ("loop_started", {"interval_seconds": None}, "loop started by ops"),
     ("loop_started", {"was": "running"}, "loop started again, since it had ended unasked"),
+    ("loop_started", {"was": "never_started"}, "loop started by ops"),
     ("build_succeeded", {**CREATE, "error": None}, "start (create) succeeded"),
     ("build_failed", {**CREATE, "error": "no disk"}, "start (create) failed: no disk"),
     (

@@ -3,7 +3,6 @@ CPU time of everything else that a claim does in Python (decision 0032)."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from prebuilds.api import InvalidInput
 from prebuilds.http.authentication import admit_request
+from prebuilds.http.json_body import read_json
 from prebuilds.http.models import ClaimBody
 from prebuilds.http.service import service_of
 from prebuilds.operations.direct_claims import SomeRequest
@@ -75,16 +75,13 @@ async def read_claim(request: Request) -> SomeRequest:
     """Read a request's body as a claim, or as a batch of claims.
 
     Raises:
-        InvalidInput: It is not JSON.
+        InvalidInput: It is no JSON, or has a key twice.
         RequestValidationError: It is no claim. Its errors name each wrong field.
     """
     content = await request.body()
     if not _is_json(request.headers.get("content-type", "")):
         raise InvalidInput.field("body", "must be JSON, which the header Content-Type: application/json has to say")
-    try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:  # the first one also of text that is not UTF-8
-        raise InvalidInput.field("body", "must be JSON in UTF-8") from error
+    raw = read_json(content)
     try:
         return _BODY.validate_python(raw)
     except ValidationError as error:

@@ -13,6 +13,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.http import examples
 from prebuilds.http.documents import DECODED, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
+from prebuilds.http.json_body import read_json
 from prebuilds.planning.policy import Action, Resource
 from prebuilds.templates import ApplyResult, TemplateFile, parse_template_file
 from prebuilds.views import TemplateChange, TemplatePage
@@ -89,18 +90,7 @@ def _yaml_of(text: str) -> str:
     Raises:
         InvalidInput: It is no JSON, or has a key twice.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InvalidInput.field("body", f"has the key {key} twice in one object", "keep one")
-        return dict(pairs)
-
-    try:
-        return json.dumps(json.loads(text, object_pairs_hook=once), ensure_ascii=False)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput.field("body", "must be JSON") from error
+    return json.dumps(read_json(text), ensure_ascii=False)
 
 
 @router.post(

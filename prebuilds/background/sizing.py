@@ -103,7 +103,8 @@ class Sizer:
         if turn.chosen_for != turn.target:
             outcome, chosen_at = None, None
         # The last one is what was wanted last. Until a choice for a changed target, it stays.
-        wanted = [one.size for one in sizes_of_json(turn.paused_holding)][-1:] if policy.max_paused else []
+        held = sizes_of_json(turn.paused_holding) if policy.max_paused else []
+        wanted = held[-1].size if held else None
         now = asyncio.get_running_loop().time
         if (chosen_at is None or _is_stale(turn, chosen_at)) and now() >= self._choose_from:
             demand = await self._demand(turn, HISTORY_DAYS * 24 * 60)
@@ -113,7 +114,7 @@ class Sizer:
             self._choose_from = now() + REST_AFTER_CHOICE * (now() - begun)
             rule, outcome, chosen_at = choice.rule, describe(choice, spares), turn.sized_at
             # Without enough history, or before a promotion was measured, the count is as it is written.
-            wanted = [] if spares is None or not choice.tried else [choice.paused]
+            wanted = None if spares is None or not choice.tried else choice.paused
         demand = await self._demand(turn, rule.lookback_min(lead_s) + policy.bounds.cool_down(lead_s))
         holding = sizes_of_json(turn.holding)
         found = await asyncio.to_thread(
@@ -121,9 +122,9 @@ class Sizer:
         )
         size = await self._settled(turn, found, lead_s)
         paused, paused_holding = None, []
-        for count in wanted:
+        if wanted is not None:
             of_paused = next_size(
-                Fixed(count),
+                Fixed(wanted),
                 demand,
                 lead_s,
                 Bounds(max=policy.max_paused),

@@ -55,7 +55,7 @@ class Target:
         return score.hit_rate >= self.formula_hit_rate
 
     def served(self, score: Score) -> float:
-        """Return the share of claims that got what was asked: a ready one, or any one within the wait."""
+        """Return the share of claims that the target counts as served: by a ready member, or within the wait."""
         if self.wait_p95_s is None or not score.claims:
             return score.hit_rate
         return (score.hits + bisect_right(score.waits_s, self.wait_p95_s)) / score.claims
